@@ -1,0 +1,40 @@
+"""Pictures stored once, by the digest of their bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from labelmill.files import digest_bytes, write_bytes
+
+
+class MediaStore:
+    """A folder of files named by their own SHA-256: `media/ab/abcdef….jpg`.
+
+    Writing the same bytes twice stores one file. A file that exists is whole, because it was renamed into
+    place.
+
+    Args:
+        root: The media folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._known: set[str] = set()
+
+    def put(self, data: bytes, suffix: str = ".jpg") -> str:
+        """Store some bytes.
+
+        Returns:
+            Their digest, 64 hex digits.
+        """
+        digest = digest_bytes(data)
+        if digest not in self._known:
+            target = self.path(digest, suffix)
+            if not target.exists():
+                write_bytes(target, data)
+            self._known.add(digest)
+        return digest
+
+    def path(self, digest: str, suffix: str = ".jpg") -> Path:
+        """Where the file of a digest lies, whether it exists or not."""
+        return self.root / digest[:2] / f"{digest}{suffix}"
