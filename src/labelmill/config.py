@@ -107,4 +107,3 @@ def _absolute(path: Path, info: ValidationInfo) -> Path:
 
 FilePath = Annotated[Path, BeforeValidator(_expand_path), AfterValidator(_absolute)]
 """A path in a line file: variables expanded, relative to the line file's folder."""
-

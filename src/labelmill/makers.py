@@ -42,7 +42,9 @@ class Registry:
             ValueError: The kind is taken by another target.
         """
         if self._targets.get(kind, target) != target:
-            raise ValueError(f"{self.part} kind {kind!r} is registered twice: {self._targets[kind]} and {target}")
+            raise ValueError(
+                f"{self.part} kind {kind!r} is registered twice: {self._targets[kind]} and {target}"
+            )
         self._targets[kind] = target
 
     def kinds(self) -> list[str]:

@@ -1,13 +1,13 @@
 """The folder that one line works in, and the lock that keeps two runs apart.
 
-    <workspace>/
-      labelmill.json             format version
-      lock, lock.holder          held while a verb writes
-      digests.sqlite             digests of sources by path, size and time, so that footage is read once
-      shards/<stage>/<key>.parquet
-      media/<ab>/<digest>.jpg    crops and frames, stored once
-      tables/                    frames.parquet, regions.parquet, quarantine.parquet, summary.json
-      versions/                  dataset versions
+<workspace>/
+  labelmill.json             format version
+  lock, lock.holder          held while a verb writes
+  digests.sqlite             digests of sources by path, size and time, so that footage is read once
+  shards/<stage>/<key>.parquet
+  media/<ab>/<digest>.jpg    crops and frames, stored once
+  tables/                    frames.parquet, regions.parquet, quarantine.parquet, summary.json
+  versions/                  dataset versions
 """
 
 from __future__ import annotations
