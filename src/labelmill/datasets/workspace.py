@@ -1,13 +1,12 @@
 """The folder that one line works in, and the lock that keeps two runs apart.
 
-<workspace>/
-  labelmill.json             format version
-  lock, lock.holder          held while a verb writes
-  digests.sqlite             digests of sources by path, size and time, so that footage is read once
-  shards/<stage>/<key>.parquet
-  media/<ab>/<digest>.jpg    crops and frames, stored once
-  tables/                    frames.parquet, regions.parquet, quarantine.parquet, summary.json
-  versions/                  dataset versions
+- `labelmill.json`: format version
+- `lock`, `lock.holder`: held while a verb writes
+- `digests.sqlite`: digests of sources by path, size and time, so that footage is read once
+- `shards/<stage>/<key>.parquet`: the shard store
+- `media/<ab>/<digest>.jpg`: crops and frames, stored once
+- `tables/`: frames.parquet, regions.parquet, quarantine.parquet, summary.json
+- `versions/`: dataset versions
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ class Workspace:
             raise WorkspaceError(
                 f"workspace {self.root} has another format",
                 got=found,
-                expected=FORMAT,
+                expected=str(FORMAT),
                 do="use the labelmill that made it, or name another --workspace",
             )
 
