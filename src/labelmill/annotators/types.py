@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from labelmill.images import Image
+
 if TYPE_CHECKING:
     import supervision as sv
-
-Image = npt.NDArray[np.uint8]
-"""RGB picture, shape (height_px, width_px, 3)."""
 
 Boxes = npt.NDArray[np.float32]
 """Corners x1, y1, x2, y2 in pixels of the frame, shape (n, 4)."""

@@ -37,7 +37,6 @@ XYXY = pa.list_(pa.float32(), 4)
 
 SELECT = pa.schema(
     [
-        ("source", pa.string()),  # path as the line file names it, POSIX separators
         ("source_digest", pa.string()),  # of the file's bytes
         ("frame_index", pa.int64()),  # in decoding order, from 0
         ("timestamp_s", pa.float64()),
@@ -85,13 +84,16 @@ MATCH = pa.schema(
     ]
 )
 
-FRAMES = pa.schema([*SELECT, ("regions", pa.int32())])
+SOURCE = pa.field("source", pa.string())
+"""Path of the video or image: below the line file's folder if it lies there, else absolute; POSIX."""
+
+FRAMES = pa.schema([SOURCE, *SELECT, ("regions", pa.int32())])
 """Every sampled frame; a kept frame with 0 regions is an NG frame."""
 
 REGIONS = pa.schema(
     [
         ("region_id", pa.string()),
-        ("source", pa.string()),
+        SOURCE,
         ("source_digest", pa.string()),
         ("frame_index", pa.int64()),
         ("timestamp_s", pa.float64()),

@@ -1,0 +1,158 @@
+"""Template crops: found on disk, embedded once, and the λ that they suggest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from labelmill.annotators.config import TemplatesConfig
+from labelmill.annotators.types import Embeddings
+from labelmill.errors import TemplateError
+from labelmill.images import Image, list_images, read_image
+
+LAMBDA_WITHOUT_EVIDENCE = 0.75
+"""λ when no class has two templates and there is no NG example: nothing to measure from."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateFiles:
+    """The images of a template folder.
+
+    Attributes:
+        classes: Class names, sorted.
+        paths: Image files, those of the classes in order, then those of NG.
+        owners: Class index of each file; -1 for NG.
+    """
+
+    classes: tuple[str, ...]
+    paths: tuple[Path, ...]
+    owners: tuple[int, ...]
+
+
+def find_templates(config: TemplatesConfig) -> TemplateFiles:
+    """List a line's template images.
+
+    Raises:
+        TemplateError: A folder is absent, has no class, or a class has no image.
+    """
+    if not config.folder.is_dir():
+        raise TemplateError(
+            f"no template folder {config.folder}",
+            expected="a folder with one sub-folder of images per class",
+            do="mend `templates: folder`",
+        )
+    folders = sorted(p for p in config.folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not folders:
+        raise TemplateError(
+            f"no class in {config.folder}", expected="one sub-folder of images per class", do="make one"
+        )
+    paths: list[Path] = []
+    owners: list[int] = []
+    for number, folder in enumerate(folders):
+        images = list_images(folder)
+        if not images:
+            raise TemplateError(
+                f"class {folder.name!r} has no images",
+                got=f"an empty folder {folder}",
+                expected="at least one template crop",
+                do="put some crops there, or remove the folder",
+            )
+        paths += images
+        owners += [number] * len(images)
+    if config.ng is not None:
+        if not config.ng.is_dir():
+            raise TemplateError(
+                f"no folder {config.ng}", expected="a folder of NG images", do="mend `templates: ng`"
+            )
+        images = list_images(config.ng)
+        if not images:
+            raise TemplateError(
+                f"no image in {config.ng}",
+                expected="NG examples",
+                do="add some, or drop `templates: ng`",
+            )
+        paths += images
+        owners += [-1] * len(images)
+    return TemplateFiles(tuple(folder.name for folder in folders), tuple(paths), tuple(owners))
+
+
+def read_templates(files: TemplateFiles) -> list[Image]:
+    """Read template images.
+
+    Raises:
+        TemplateError: One cannot be read.
+    """
+    images = []
+    for path in files.paths:
+        image = read_image(path)
+        if isinstance(image, str):
+            raise TemplateError(f"template {path} cannot be read", got=image, do="replace or remove it")
+        images.append(image)
+    return images
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TemplateBank:
+    """Embedded templates, normalised.
+
+    Attributes:
+        classes: Class names, in the order of the similarity columns.
+        embeddings: Unit rows, shape (templates, dim), float32.
+        owners: Class index of each row; -1 for NG. Shape (templates,), int64.
+    """
+
+    classes: tuple[str, ...]
+    embeddings: Embeddings
+    owners: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.owners):
+            raise ValueError(
+                f"embeddings must be ({len(self.owners)}, dim), got shape {self.embeddings.shape}"
+            )
+
+    @property
+    def has_ng(self) -> bool:
+        """Whether there are NG templates."""
+        return bool((self.owners < 0).any())
+
+
+def suggest_lambda(bank: TemplateBank) -> float:
+    """Choose λ from the templates themselves.
+
+    A template's similarity to the nearest other template of its class is what a right match looks like; an NG
+    template's to the nearest class template is what a wrong one looks like. Without NG templates, each class
+    plays NG to the others. λ is the threshold with the highest balanced accuracy between the two, in the
+    middle of the widest gap that reaches it. It is a start: `labelmill calibrate` puts a guarantee on it.
+
+    Returns:
+        λ, from -1 to 1.
+    """
+    similarity = bank.embeddings @ bank.embeddings.T
+    np.fill_diagonal(similarity, -np.inf)
+    owners = bank.owners
+    classes = owners >= 0
+    same = owners[:, None] == owners[None, :]
+    right = np.where(same & classes[:, None], similarity, -np.inf).max(axis=1)
+    right = right[classes & np.isfinite(right)]
+    rivals = classes[None, :] & ~same
+    rows = ~classes if bank.has_ng else classes
+    wrong = np.where(rivals, similarity, -np.inf).max(axis=1)[rows]
+    wrong = wrong[np.isfinite(wrong)]
+    if len(right) == 0 and len(wrong) == 0:
+        return LAMBDA_WITHOUT_EVIDENCE
+    if len(right) == 0:
+        return float(np.clip((1.0 + wrong.max()) / 2, -1, 1))
+    if len(wrong) == 0:
+        return float(np.clip(right.min() - (1.0 - right.min()) / 2, -1, 1))
+    values = np.unique(np.concatenate([right, wrong]))
+    edges = np.concatenate([[values[0] - 1e-3], values, [values[-1] + 1e-3]])
+    cuts = (edges[1:] + edges[:-1]) / 2
+    accuracy = (
+        (right[None, :] >= cuts[:, None]).mean(axis=1) + (wrong[None, :] < cuts[:, None]).mean(axis=1)
+    ) / 2
+    gaps = np.where(accuracy >= accuracy.max() - 1e-9, np.diff(edges), -1.0)
+    return float(np.clip(cuts[int(gaps.argmax())], -1, 1))

@@ -1,0 +1,141 @@
+"""From a line and its footage to the final tables: plan, compute what is missing, join."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from labelmill import __version__
+from labelmill.datasets.catalogue import Catalogue
+from labelmill.datasets.config import AnnotationConfig
+from labelmill.datasets.plan import Plan, Shard, make_plan
+from labelmill.datasets.shards import ShardStore
+from labelmill.datasets.workspace import Workspace
+from labelmill.files import disk_errors, write_bytes
+
+Progress = Callable[[int, int, str], None]
+"""Called with sampled frames done, their total, and a word on what is being done."""
+
+
+def silent(done: int, total: int, what: str) -> None:
+    """Show no progress."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """An annotation run in the making.
+
+    Attributes:
+        config: The line.
+        workspace: Where it works; locked by this process.
+        plan: What there is to do.
+        store: Where shards go.
+    """
+
+    config: AnnotationConfig
+    workspace: Workspace
+    plan: Plan
+    store: ShardStore
+
+    def todo(self) -> list[Shard]:
+        """The shards with a stage still to be computed."""
+        return [shard for shard in self.plan.shards if shard.missing(self.store)]
+
+
+@contextmanager
+def open_run(config: AnnotationConfig, workspace: Workspace) -> Iterator[Run]:
+    """Lock a workspace and plan a run in it.
+
+    Raises:
+        WorkspaceLockedError: Another run works there.
+        LabelmillError: The line, its sources or its templates cannot be used.
+    """
+    with workspace.lock():
+        with disk_errors(workspace.root), Catalogue(workspace.root / "digests.sqlite") as catalogue:
+            plan = make_plan(config, catalogue)
+        yield Run(config, workspace, plan, ShardStore(workspace.shards))
+
+
+def annotate(config: AnnotationConfig, workspace: Workspace, progress: Progress = silent) -> dict[str, Any]:
+    """Annotate a line's footage: select, propose, encode, match, route, join.
+
+    Whatever an earlier run finished is taken from the shard store; a kill at any moment costs at most the
+    shard in work.
+
+    Args:
+        config: The line.
+        workspace: Where results are kept.
+        progress: Called as work goes on.
+
+    Returns:
+        The summary, as written to `tables/summary.json`, with this run's `shards` and `wall_s`.
+
+    Raises:
+        LabelmillError: The line, its footage, its templates or the disk cannot be used.
+    """
+    started = time.perf_counter()
+    with open_run(config, workspace) as run:
+        seconds: dict[str, float] = {}
+        total = sum(len(shard.frames) for shard in run.plan.shards)
+        todo = run.todo()
+        done = total - sum(len(shard.frames) for shard in todo)
+        progress(done, total, "annotating")
+        if todo:
+            from labelmill.datasets.bank import Makers
+            from labelmill.datasets.stages import run_shard
+
+            makers = Makers(run.config)
+            for shard in todo:
+                report = run_shard(shard, run.plan, makers, run.store, workspace.media)
+                for stage, spent in report.seconds.items():
+                    seconds[stage] = seconds.get(stage, 0.0) + spent
+                done += len(shard.frames)
+                progress(done, total, "annotating")
+        summary = finish(run, seconds)
+    counts = {"computed": len(todo), "reused": len(run.plan.shards) - len(todo)}
+    return {**summary, "shards": counts, "wall_s": round(time.perf_counter() - started, 3)}
+
+
+def finish(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
+    """Join the shards into the final tables, unless they stand already.
+
+    Args:
+        run: With every shard computed.
+        seconds: Spent per stage in this run.
+
+    Returns:
+        The summary. Its `seconds` are those of the run that computed the tables.
+    """
+    path = run.workspace.tables / "summary.json"
+    known = read_summary(run.workspace)
+    if known is not None and known.get("plan") == run.plan.digest:
+        return known
+    from labelmill.datasets.join import join_tables
+
+    started = time.perf_counter()
+    result = join_tables(run.config, run.plan, run.store, run.workspace)
+    seconds = {**seconds, "join": time.perf_counter() - started}
+    summary = {
+        "line": run.config.name,
+        "plan": run.plan.digest,
+        "labelmill": __version__,
+        **result,
+        "identities": run.plan.identities,
+        "seconds": {stage: round(spent, 3) for stage, spent in seconds.items()},
+    }
+    write_bytes(path, (json.dumps(summary, indent=1, sort_keys=True) + "\n").encode())
+    return summary
+
+
+def read_summary(workspace: Workspace) -> dict[str, Any] | None:
+    """The summary of the last run in a workspace whose tables are all there, or None."""
+    try:
+        summary: dict[str, Any] = json.loads((workspace.tables / "summary.json").read_text())
+    except (OSError, ValueError):
+        return None
+    whole = all(workspace.table(name).exists() for name in ("frames", "regions", "quarantine"))
+    return summary if whole else None

@@ -1,0 +1,68 @@
+"""A line's models and its embedded templates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from labelmill.annotators.matching import unit_rows
+from labelmill.annotators.templates import TemplateBank, read_templates, suggest_lambda
+from labelmill.annotators.types import Encoder, Proposer
+from labelmill.datasets.config import AnnotationConfig
+from labelmill.datasets.plan import Plan
+from labelmill.datasets.shards import ShardStore, embeddings_of, fixed_size_lists
+from labelmill.makers import ENCODERS, PROPOSERS
+
+
+@dataclass(slots=True)
+class Makers:
+    """A line's models, loaded when first needed and kept for all shards of a process."""
+
+    config: AnnotationConfig
+    _proposer: Proposer | None = None
+    _encoder: Encoder | None = None
+
+    @property
+    def proposer(self) -> Proposer:
+        """The line's proposer."""
+        if self._proposer is None:
+            self._proposer = PROPOSERS.make(self.config.proposer)
+        return self._proposer
+
+    @property
+    def encoder(self) -> Encoder:
+        """The line's encoder."""
+        if self._encoder is None:
+            self._encoder = ENCODERS.make(self.config.encoder)
+        return self._encoder
+
+
+def load_bank(plan: Plan, makers: Makers, store: ShardStore) -> TemplateBank:
+    """The embedded templates: from the shard store, or computed and kept there.
+
+    Raises:
+        TemplateError: A template cannot be read.
+    """
+    key = plan.bank_key
+    if not store.has("templates", key) or not store.sound("templates", key):
+        images = read_templates(plan.templates)
+        embeddings = makers.encoder.encode(images).astype(np.float16)
+        table = pa.table(
+            {
+                "owner": pa.array(plan.templates.owners, pa.int64()),
+                "embedding": fixed_size_lists(embeddings),
+            }
+        )
+        store.write("templates", key, table)
+    table = store.read("templates", key)
+    return TemplateBank(
+        plan.templates.classes, unit_rows(embeddings_of(table)), table["owner"].to_numpy().astype(np.int64)
+    )
+
+
+def resolve_lambda(config: AnnotationConfig, bank: TemplateBank) -> float:
+    """λ as a number: the line's, or the one that the templates suggest."""
+    value = config.matching.lambda_
+    return suggest_lambda(bank) if value == "auto" else float(value)

@@ -1,0 +1,62 @@
+"""Whether a line is ready to run, part by part, without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from labelmill.annotators.templates import find_templates, read_templates
+from labelmill.datasets.catalogue import Catalogue
+from labelmill.datasets.config import AnnotationConfig
+from labelmill.datasets.selection import sample
+from labelmill.datasets.sources.footage import open_footage
+from labelmill.datasets.workspace import Workspace
+from labelmill.errors import LabelmillError
+from labelmill.makers import ENCODERS, PROPOSERS
+
+
+def check_line(config: AnnotationConfig, workspace: Workspace) -> list[dict[str, Any]]:
+    """Try every part of a line.
+
+    Returns:
+        One finding a part: `what`, `ok`, and `detail`, which for a fault says what cures it.
+    """
+    parts: list[tuple[str, Callable[[], str]]] = [
+        ("sources", lambda: _sources(config)),
+        ("templates", lambda: _templates(config)),
+        (f"proposer {config.proposer.kind}", lambda: _maker(PROPOSERS.make(config.proposer))),
+        (f"encoder {config.encoder.kind}", lambda: _maker(ENCODERS.make(config.encoder))),
+        ("workspace", lambda: _workspace(workspace)),
+    ]
+    findings = []
+    for what, attempt in parts:
+        try:
+            findings.append({"what": what, "ok": True, "detail": attempt()})
+        except LabelmillError as error:
+            findings.append({"what": what, "ok": False, "detail": str(error)})
+    return findings
+
+
+def _sources(config: AnnotationConfig) -> str:
+    with Catalogue(":memory:") as catalogue:
+        footage, problems = open_footage(config.sources, catalogue, config.base)
+    frames = sum(len(sample(source, config.selection)) for source in footage)
+    text = f"{sum(len(source) for source in footage):,} frames, {frames:,} sampled"
+    return text + "".join(f"; quarantined {problem.source}: {problem.reason}" for problem in problems[:5])
+
+
+def _templates(config: AnnotationConfig) -> str:
+    files = find_templates(config.templates)
+    read_templates(files)
+    counts = {name: files.owners.count(number) for number, name in enumerate(files.classes)}
+    listing = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return f"{listing}; NG examples {files.owners.count(-1)}"
+
+
+def _maker(maker: object) -> str:
+    return f"loads ({type(maker).__name__})"
+
+
+def _workspace(workspace: Workspace) -> str:
+    with workspace.lock():
+        return str(workspace.root)

@@ -1,0 +1,180 @@
+"""What an annotation run has to do: its shards, their keys, and which of them exist already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from labelmill.annotators import matching
+from labelmill.annotators.templates import TemplateFiles, find_templates
+from labelmill.config import MakerConfig
+from labelmill.datasets import selection
+from labelmill.datasets.catalogue import Catalogue
+from labelmill.datasets.config import AnnotationConfig
+from labelmill.datasets.shards import ShardStore, make_key
+from labelmill.datasets.sources.footage import Footage, Unreadable, open_footage
+from labelmill.datasets.tables import SCHEMA_VERSION
+from labelmill.errors import TemplateError, WeightsError
+from labelmill.makers import ENCODERS, PROPOSERS, Registry
+
+STAGES = ("select", "propose", "encode", "match")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shard:
+    """A run of consecutive sampled frames of one source: the unit of work, caching and distribution.
+
+    Attributes:
+        number: Position in the run, from 0.
+        footage: The source.
+        before: Positions of sampled frames that only warm the proposer up.
+        frames: Positions of the shard's own frames.
+        after: Positions of sampled frames that a proposer may look ahead to.
+        keys: Stage name to shard key.
+    """
+
+    number: int
+    footage: Footage
+    before: tuple[int, ...]
+    frames: tuple[int, ...]
+    after: tuple[int, ...]
+    keys: dict[str, str]
+
+    def missing(self, store: ShardStore) -> list[str]:
+        """The stages that have still to be computed."""
+        return [stage for stage in STAGES if not store.has(stage, self.keys[stage])]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Everything that one run of a line has to do.
+
+    Attributes:
+        shards: In the order of the sources.
+        problems: Sources that cannot be read.
+        templates: The template images.
+        bank_key: Key of the embedded templates.
+        digest: Digest of every key: two plans with the same one give the same tables.
+        identities: What made each stage's results, for lineage: settings and weights' digests.
+    """
+
+    shards: tuple[Shard, ...]
+    problems: tuple[Unreadable, ...]
+    templates: TemplateFiles
+    bank_key: str
+    digest: str
+    identities: dict[str, object]
+
+
+def make_plan(config: AnnotationConfig, catalogue: Catalogue) -> Plan:
+    """Cut a line's footage into shards and name every result.
+
+    Raises:
+        SourceError: A source does not exist, or none can be read.
+        TemplateError: The templates cannot be used.
+        WeightsError: A file of weights does not exist.
+    """
+    templates = find_templates(config.templates)
+    footage, problems = open_footage(config.sources, catalogue, config.base)
+    proposer = _identity(PROPOSERS, config.proposer, catalogue)
+    encoder = _identity(ENCODERS, config.encoder, catalogue)
+    bank_key = make_key(
+        "templates",
+        schema=SCHEMA_VERSION,
+        classes=templates.classes,
+        owners=templates.owners,
+        images=[_template_digest(path, catalogue) for path in templates.paths],
+        encoder=encoder,
+    )
+    maker = PROPOSERS.load(config.proposer.kind)
+    shards: list[Shard] = []
+    for source in footage:
+        sampled = selection.sample(source, config.selection).tolist()
+        size = config.selection.shard_frames
+        for start in range(0, len(sampled), size):
+            stop = min(start + size, len(sampled))
+            before = tuple(sampled[max(0, start - maker.context_frames) : start])
+            after = tuple(sampled[stop : stop + maker.lookahead_frames])
+            frames = tuple(sampled[start:stop])
+            keys = _keys(config, source, before, frames, after, proposer, encoder, bank_key)
+            shards.append(Shard(len(shards), source, before, frames, after, keys))
+    digest = make_key(
+        "plan",
+        keys=[shard.keys for shard in shards],
+        sources=[[s.footage.ref(p).source for p in (s.frames[0], s.frames[-1])] for s in shards],
+        problems=[[p.source, p.frame_index, p.reason] for p in problems],
+    )
+    identities: dict[str, object] = {
+        "proposer": proposer,
+        "encoder": encoder,
+        "selection": config.selection.key_fields(),
+        "crop": config.crop.key_fields(),
+        "matching": config.matching.key_fields(),
+    }
+    return Plan(tuple(shards), tuple(problems), templates, bank_key, digest, identities)
+
+
+def _keys(
+    config: AnnotationConfig,
+    footage: Footage,
+    before: Sequence[int],
+    frames: Sequence[int],
+    after: Sequence[int],
+    proposer: dict[str, object],
+    encoder: dict[str, object],
+    bank_key: str,
+) -> dict[str, str]:
+    repeats = config.selection.repeats
+    select = make_key(
+        "select",
+        schema=SCHEMA_VERSION,
+        version=selection.VERSION,
+        frames=_names(footage, frames),
+        repeats=repeats.key_fields() if repeats else None,
+    )
+    propose = make_key(
+        "propose",
+        select=select,
+        before=_names(footage, before),
+        after=_names(footage, after),
+        proposer=proposer,
+    )
+    encode = make_key("encode", propose=propose, crop=config.crop.key_fields(), encoder=encoder)
+    match = make_key(
+        "match",
+        encode=encode,
+        bank=bank_key,
+        matching=config.matching.key_fields(),
+        version=matching.VERSION,
+    )
+    return {"select": select, "propose": propose, "encode": encode, "match": match}
+
+
+def _names(footage: Footage, positions: Sequence[int]) -> list[object]:
+    refs = [footage.ref(position) for position in positions]
+    if len({ref.source_digest for ref in refs}) == 1:  # a video: name its digest once
+        return [refs[0].source_digest, [ref.index for ref in refs]]
+    return [[ref.source_digest, ref.index] for ref in refs]
+
+
+def _identity(registry: Registry, config: MakerConfig, catalogue: Catalogue) -> dict[str, object]:
+    maker = registry.load(config.kind)
+    digests = []
+    for path in config.files():
+        try:
+            digests.append(catalogue.digest(path))
+        except OSError as error:
+            raise WeightsError(
+                f"no file {path}",
+                expected=f"what the {registry.part} {config.kind!r} needs",
+                do=f"mend the `{registry.part}` section",
+            ) from error
+    return {"version": maker.version, **config.key_fields(), "files": digests}
+
+
+def _template_digest(path: Path, catalogue: Catalogue) -> str:
+    try:
+        return catalogue.digest(path)
+    except OSError as error:
+        raise TemplateError(f"template {path} cannot be read", got=error.strerror, do="replace it") from error

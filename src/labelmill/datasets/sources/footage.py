@@ -1,0 +1,264 @@
+"""What a line's sources hold: every frame named, in an order that a shard can be cut from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from labelmill import images as image_files
+from labelmill.annotators.types import Frame
+from labelmill.datasets.sources import video as video_files
+from labelmill.datasets.sources.config import SourceConfig
+from labelmill.datasets.sources.video import VideoIndex
+from labelmill.errors import SourceError
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A frame, or a whole source, that could not be read.
+
+    Attributes:
+        source: The source's path, for people.
+        frame_index: The frame, or None for the whole source.
+        reason: Why, in words.
+    """
+
+    source: str
+    frame_index: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRef:
+    """A frame by name, before anyone decodes it; the columns that every table carries."""
+
+    source: str
+    source_digest: str
+    index: int
+    timestamp_s: float
+
+
+class Footage(Protocol):
+    """A sequence of frames that can be read from anywhere."""
+
+    @property
+    def fps_applies(self) -> bool:
+        """Whether the frames carry a time, so that `selection.fps` makes sense."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def timestamps_s(self) -> npt.NDArray[np.float64]:
+        """Seconds from the start of each frame, shape (len,)."""
+        ...
+
+    def ref(self, position: int) -> FrameRef:
+        """Name the frame at a position."""
+        ...
+
+    def read(self, positions: Sequence[int]) -> Iterator[tuple[FrameRef, Frame | str]]:
+        """Decode the frames at some positions (strictly increasing), or say why not, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Video:
+    """One video file.
+
+    Attributes:
+        path: The file.
+        name: Its path, for people and tables.
+        digest: SHA-256 of its bytes.
+        index: Its frames.
+    """
+
+    path: Path
+    name: str
+    digest: str
+    index: VideoIndex
+    fps_applies: bool = True
+
+    def __len__(self) -> int:
+        return len(self.index.pts)
+
+    def timestamps_s(self) -> npt.NDArray[np.float64]:
+        """Seconds from the start of each frame, shape (len,)."""
+        return self.index.timestamps_s()
+
+    def ref(self, position: int) -> FrameRef:
+        """Name the frame at a position."""
+        seconds = float((self.index.pts[position] - self.index.pts[0]) * self.index.time_base_s)
+        return FrameRef(self.name, self.digest, position, seconds)
+
+    def read(self, positions: Sequence[int]) -> Iterator[tuple[FrameRef, Frame | str]]:
+        """Decode the frames at some positions (strictly increasing), or say why not, in order."""
+        for position, image in video_files.read_video(self.path, self.index, positions):
+            ref = self.ref(position)
+            yield (
+                ref,
+                image if isinstance(image, str) else Frame(self.digest, ref.index, ref.timestamp_s, image),
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stills:
+    """A folder of still images; each is a source of one frame.
+
+    Attributes:
+        paths: The files, in order.
+        names: Their paths, for people and tables.
+        digests: SHA-256 of the bytes of each.
+        within: Their POSIX paths within the folder.
+    """
+
+    paths: Sequence[Path]
+    names: Sequence[str]
+    digests: Sequence[str]
+    within: Sequence[str]
+    fps_applies: bool = field(default=False)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def timestamps_s(self) -> npt.NDArray[np.float64]:
+        """Zeros, shape (len,): still images carry no time."""
+        return np.zeros(len(self.paths))
+
+    def ref(self, position: int) -> FrameRef:
+        """Name the frame at a position."""
+        return FrameRef(self.names[position], self.digests[position], 0, 0.0)
+
+    def read(self, positions: Sequence[int]) -> Iterator[tuple[FrameRef, Frame | str]]:
+        """Read the images at some positions, or say why not, in order."""
+        for position in positions:
+            image = image_files.read_image(self.paths[position])
+            ref = self.ref(position)
+            if isinstance(image, str):
+                yield ref, image
+            else:
+                yield ref, Frame(ref.source_digest, 0, 0.0, image, name=self.within[position])
+
+
+class Catalogue(Protocol):
+    """Remembers digests and video indices between runs."""
+
+    def digest(self, path: Path) -> str:
+        """SHA-256 of a file's bytes."""
+        ...
+
+    def video_index(self, path: Path, digest: str) -> VideoIndex:
+        """The frames of a video."""
+        ...
+
+
+def open_footage(
+    sources: Sequence[SourceConfig], catalogue: Catalogue, base: Path
+) -> tuple[list[Footage], list[Unreadable]]:
+    """Find every frame that a line's sources name.
+
+    Files of the same bytes are taken once. What cannot be opened is reported, and the rest goes on.
+
+    Args:
+        sources: The line's `sources`.
+        catalogue: Where digests and video indices come from.
+        base: The line file's folder; paths below it are named relative to it.
+
+    Raises:
+        SourceError: A named path does not exist, or nothing at all can be read.
+    """
+    footage: list[Footage] = []
+    problems: list[Unreadable] = []
+    seen: dict[str, str] = {}
+    for source in sources:
+        if source.video is not None:
+            for path in _videos(source.video):
+                _add_video(path, _name(path, base), catalogue, footage, problems, seen)
+        elif source.images is not None:
+            _add_stills(source.images, catalogue, base, footage, problems, seen)
+    if not footage:
+        reasons = "; ".join(problem.reason for problem in problems[:3])
+        raise SourceError(
+            "no source can be read",
+            got=reasons or "none",
+            do="mend `sources`",
+        )
+    return footage, problems
+
+
+def _add_video(
+    path: Path,
+    name: str,
+    catalogue: Catalogue,
+    footage: list[Footage],
+    problems: list[Unreadable],
+    seen: dict[str, str],
+) -> None:
+    try:
+        digest = catalogue.digest(path)
+        if digest in seen:
+            problems.append(Unreadable(name, None, f"the same bytes as {seen[digest]}: taken once"))
+            return
+        index = catalogue.video_index(path, digest)
+    except (SourceError, OSError) as error:
+        problems.append(Unreadable(name, None, " ".join(str(error).split())))
+        return
+    seen[digest] = name
+    if index.problem:
+        problems.append(Unreadable(name, len(index.pts), index.problem))
+    footage.append(Video(path, name, digest, index))
+
+
+def _add_stills(
+    folder: Path,
+    catalogue: Catalogue,
+    base: Path,
+    footage: list[Footage],
+    problems: list[Unreadable],
+    seen: dict[str, str],
+) -> None:
+    if not folder.is_dir():
+        raise SourceError(f"no folder {folder}", expected="a folder of images", do="mend `sources: images`")
+    paths, names, digests = [], [], []
+    for path in image_files.list_images(folder):
+        name = _name(path, base)
+        try:
+            digest = catalogue.digest(path)
+        except OSError as error:
+            problems.append(Unreadable(name, None, error.strerror or str(error)))
+            continue
+        if digest in seen:
+            problems.append(Unreadable(name, None, f"the same bytes as {seen[digest]}: taken once"))
+            continue
+        seen[digest] = name
+        paths.append(path)
+        names.append(name)
+        digests.append(digest)
+    if paths:
+        footage.append(Stills(paths, names, digests, [p.relative_to(folder).as_posix() for p in paths]))
+    else:
+        problems.append(Unreadable(_name(folder, base), None, "no image in this folder"))
+
+
+def _videos(path: Path) -> list[Path]:
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in video_files.SUFFIXES and p.is_file())
+        if found:
+            return found
+        raise SourceError(
+            f"no video in {path}", expected=f"files ending in {', '.join(sorted(video_files.SUFFIXES))}"
+        )
+    if not path.exists():
+        raise SourceError(f"no file {path}", expected="a video file or a folder", do="mend `sources: video`")
+    return [path]
+
+
+def _name(path: Path, base: Path) -> str:
+    try:
+        return path.relative_to(base).as_posix()
+    except ValueError:
+        return path.as_posix()

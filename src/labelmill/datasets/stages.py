@@ -1,0 +1,189 @@
+"""The stages of one shard: select, propose, crop and encode, match and route.
+
+A shard's frames are decoded once, ahead of the work and on another thread, and pass through every stage that
+has no result yet. Each stage's table is written as soon as it is whole.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from labelmill.annotators.crops import cut
+from labelmill.annotators.matching import match
+from labelmill.annotators.routing import route
+from labelmill.annotators.templates import TemplateBank
+from labelmill.annotators.types import Frame
+from labelmill.datasets import tables
+from labelmill.datasets.bank import Makers, load_bank, resolve_lambda
+from labelmill.datasets.collectors import Crops, Proposal, Regions, Selected, known_proposals, rounded
+from labelmill.datasets.config import AnnotationConfig
+from labelmill.datasets.media import MediaStore
+from labelmill.datasets.plan import Plan, Shard
+from labelmill.datasets.prefetch import prefetch
+from labelmill.datasets.shards import ShardStore, embeddings_of, table_of
+
+
+@dataclass(slots=True)
+class ShardReport:
+    """What computing a shard came to.
+
+    Attributes:
+        computed: Stages that were computed.
+        seconds: Seconds spent in each stage; `decode` is the time spent waiting for frames.
+        frames: Frames decoded.
+    """
+
+    computed: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    frames: int = 0
+
+    def spend(self, stage: str, started: float) -> float:
+        """Book the time since `started` on a stage, and return the time now."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - started
+        return now
+
+
+def run_shard(shard: Shard, plan: Plan, makers: Makers, store: ShardStore, media: MediaStore) -> ShardReport:
+    """Compute the stages of a shard that have no result yet.
+
+    Raises:
+        WorkspaceError: The disk refuses.
+        LabelmillError: A model or a template cannot be used.
+    """
+    report = ShardReport()
+    missing = shard.missing(store)
+    if not missing:
+        return report
+    if {"select", "propose", "encode"} & set(missing):
+        _decode_pass(shard, makers, store, media, missing, report)
+    if "match" in missing:
+        started = time.perf_counter()
+        bank = load_bank(plan, makers, store)
+        encoded = store.read("encode", shard.keys["encode"])
+        store.write("match", shard.keys["match"], _match_table(encoded, bank, makers.config))
+        report.computed.append("match")
+        report.spend("match", started)
+    return report
+
+
+def _decode_pass(
+    shard: Shard,
+    makers: Makers,
+    store: ShardStore,
+    media: MediaStore,
+    missing: list[str],
+    report: ShardReport,
+) -> None:
+    known = None
+    if "propose" not in missing:
+        known = known_proposals(store.read("propose", shard.keys["propose"]))
+    selected = Selected(makers.config)
+    regions = Regions()
+    crops = Crops(makers.encoder, media) if "encode" in missing else None
+    for frame, proposal in _proposed(shard, makers, selected, known, report):
+        boxes, ids = regions.add(frame, proposal)
+        if crops is not None and len(boxes):
+            clock = time.perf_counter()
+            crops.add(ids, cut(frame.image, boxes, makers.config.crop))
+            report.spend("encode", clock)
+    if "select" in missing:
+        store.write("select", shard.keys["select"], selected.table())
+        report.computed.append("select")
+    if "propose" in missing:
+        store.write("propose", shard.keys["propose"], regions.table())
+        report.computed.append("propose")
+    if crops is not None:
+        clock = time.perf_counter()
+        store.write("encode", shard.keys["encode"], crops.table())
+        report.computed.append("encode")
+        report.spend("encode", clock)
+
+
+def _proposed(
+    shard: Shard,
+    makers: Makers,
+    selected: Selected,
+    known: dict[tuple[str, int], Proposal] | None,
+    report: ShardReport,
+) -> Iterator[tuple[Frame, Proposal]]:
+    """Yield each kept frame of the shard with its boxes."""
+    wants_all = known is None and makers.proposer.sees_repeats
+    frames = _timed(prefetch(_frames(shard, selected, wants_all=wants_all)), report)
+    if known is not None:
+        for frame, wanted in frames:
+            proposal = known.get((frame.source_digest, frame.index))
+            if wanted and proposal is not None:
+                yield frame, proposal
+        return
+    pending: deque[tuple[Frame, bool]] = deque()
+
+    def feed() -> Iterator[Frame]:
+        for frame, wanted in frames:
+            pending.append((frame, wanted))
+            yield frame
+
+    busy_s = 0.0
+    clock = time.perf_counter()
+    for detections in makers.proposer.propose(feed()):
+        frame, wanted = pending.popleft()
+        busy_s += time.perf_counter() - clock
+        if wanted:
+            yield frame, rounded(detections, frame)
+        clock = time.perf_counter()
+    busy_s += time.perf_counter() - clock
+    # A proposer pulls its frames itself; the time for which it waited is booked as decoding.
+    report.seconds["propose"] = max(0.0, busy_s - report.seconds.get("decode", 0.0))
+    if pending:
+        raise RuntimeError(
+            f"the proposer {makers.config.proposer.kind!r} left {len(pending)} frames unanswered"
+        )
+
+
+def _frames(shard: Shard, selected: Selected, *, wants_all: bool) -> Iterator[tuple[Frame, bool]]:
+    """Decode a shard; yield each frame that the proposer should see, and whether its boxes are wanted."""
+    own = set(shard.frames)
+    positions = (*shard.before, *shard.frames, *shard.after)
+    for position, (ref, frame) in zip(positions, shard.footage.read(positions), strict=True):
+        if position in own:
+            kept = selected.add(ref, frame)
+            if not isinstance(frame, str) and (kept or wants_all):
+                yield frame, kept
+        elif not isinstance(frame, str) and wants_all:
+            yield frame, False
+
+
+def _timed(frames: Iterator[tuple[Frame, bool]], report: ShardReport) -> Iterator[tuple[Frame, bool]]:
+    clock = time.perf_counter()
+    for item in frames:
+        report.spend("decode", clock)
+        report.frames += 1
+        yield item
+        clock = time.perf_counter()
+
+
+def _match_table(encoded: pa.Table, bank: TemplateBank, config: AnnotationConfig) -> pa.Table:
+    if encoded.num_rows == 0:
+        return tables.MATCH.empty_table()
+    matches = match(embeddings_of(encoded), bank)
+    routed = route(matches, bank.classes, resolve_lambda(config, bank), config.matching)
+    names = [*bank.classes, "", tables.NG]  # indices -2 and -1 of a runner-up end there
+    return table_of(
+        {
+            "region_id": encoded["region_id"],
+            "label": routed.labels,
+            "nearest": [bank.classes[number] for number in matches.nearest.tolist()],
+            "similarity": matches.similarity,
+            "runner_up": [names[number] for number in matches.runner_up.tolist()],
+            "margin": matches.margin,
+            "ng_similarity": matches.ng_similarity,
+            "route": routed.routes,
+            "reason": routed.reasons,
+        },
+        tables.MATCH,
+    )

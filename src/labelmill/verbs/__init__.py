@@ -1,0 +1,1 @@
+"""One module per group of verbs; each registers its own on the command line."""
