@@ -14,7 +14,7 @@ import typer
 from labelmill import __version__
 from labelmill.errors import LabelmillError
 
-VERBS = ("demo", "annotate", "report", "run", "versions", "review", "models", "train", "watch", "services")
+VERBS = ("annotate",)
 """Modules of `labelmill.verbs`, in the order in which `--help` lists their verbs."""
 
 app = typer.Typer(

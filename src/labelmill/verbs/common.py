@@ -19,7 +19,10 @@ LinePath = Annotated[Path, typer.Argument(metavar="LINE", help="A YAML line file
 WorkspacePath = Annotated[
     Path | None,
     typer.Option(
-        "--workspace", "-w", help="Folder for results; default: ./workspace/<line's name>.", show_default=False
+        "--workspace",
+        "-w",
+        help="Folder for results; default: ./workspace/<line's name>.",
+        show_default=False,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]

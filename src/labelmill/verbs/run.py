@@ -1,9 +1,0 @@
-"""Verbs to come."""
-
-from __future__ import annotations
-
-import typer
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verbs."""
