@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from labelmill.images import Image
+from labelmill.images import Image as Image  # part of this vocabulary
 
 if TYPE_CHECKING:
     import supervision as sv

@@ -80,9 +80,9 @@ def annotate(config: AnnotationConfig, workspace: Workspace, progress: Progress 
     started = time.perf_counter()
     with open_run(config, workspace) as run:
         seconds: dict[str, float] = {}
-        total = sum(len(shard.frames) for shard in run.plan.shards)
+        total = sum(len(shard.refs) for shard in run.plan.shards)
         todo = run.todo()
-        done = total - sum(len(shard.frames) for shard in todo)
+        done = total - sum(len(shard.refs) for shard in todo)
         progress(done, total, "annotating")
         if todo:
             from labelmill.datasets.bank import Makers
@@ -93,7 +93,7 @@ def annotate(config: AnnotationConfig, workspace: Workspace, progress: Progress 
                 report = run_shard(shard, run.plan, makers, run.store, workspace.media)
                 for stage, spent in report.seconds.items():
                     seconds[stage] = seconds.get(stage, 0.0) + spent
-                done += len(shard.frames)
+                done += len(shard.refs)
                 progress(done, total, "annotating")
         summary = finish(run, seconds)
     counts = {"computed": len(todo), "reused": len(run.plan.shards) - len(todo)}

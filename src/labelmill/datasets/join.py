@@ -64,7 +64,6 @@ def join_tables(
         "lambda": round(resolve_lambda(config, bank), 6),
         "classes": list(bank.classes),
         "counts": {
-            "sources": len({id(shard.footage) for shard in plan.shards}),
             "frames": sum(statuses.values()),
             **{status.value: statuses[status.value] for status in tables.Status},
             "ng_frames": ng_frames,
@@ -89,7 +88,7 @@ def _join_shard(shard: Shard, store: ShardStore) -> tuple[pa.Table, pa.Table]:
     for other, stage in ((encoded, "encode"), (matched, "match")):
         if not other["region_id"].equals(proposed["region_id"]):
             raise RuntimeError(f"the {stage} shard {shard.keys[stage]} does not follow its propose shard")
-    names = [shard.footage.ref(position).source for position in shard.frames]
+    names = [ref.source for ref in shard.refs]
     keys = list(zip(selected["source_digest"].to_pylist(), selected["frame_index"].to_pylist(), strict=True))
     row_of = {key: row for row, key in enumerate(keys)}
     rows = [

@@ -13,7 +13,7 @@ from labelmill.datasets import selection
 from labelmill.datasets.catalogue import Catalogue
 from labelmill.datasets.config import AnnotationConfig
 from labelmill.datasets.shards import ShardStore, make_key
-from labelmill.datasets.sources.footage import Footage, Unreadable, open_footage
+from labelmill.datasets.sources.footage import FrameRef, Slice, Unreadable, open_footage
 from labelmill.datasets.tables import SCHEMA_VERSION
 from labelmill.errors import TemplateError, WeightsError
 from labelmill.makers import ENCODERS, PROPOSERS, Registry
@@ -27,19 +27,23 @@ class Shard:
 
     Attributes:
         number: Position in the run, from 0.
-        footage: The source.
-        before: Positions of sampled frames that only warm the proposer up.
-        frames: Positions of the shard's own frames.
-        after: Positions of sampled frames that a proposer may look ahead to.
+        slice: The shard's frames, with those before and after it that a proposer warms up on or looks
+            ahead to.
+        first: Where in the slice the shard's own frames begin.
+        stop: Where they end.
         keys: Stage name to shard key.
     """
 
     number: int
-    footage: Footage
-    before: tuple[int, ...]
-    frames: tuple[int, ...]
-    after: tuple[int, ...]
+    slice: Slice
+    first: int
+    stop: int
     keys: dict[str, str]
+
+    @property
+    def refs(self) -> tuple[FrameRef, ...]:
+        """The shard's own frames."""
+        return self.slice.refs[self.first : self.stop]
 
     def missing(self, store: ShardStore) -> list[str]:
         """The stages that have still to be computed."""
@@ -94,15 +98,15 @@ def make_plan(config: AnnotationConfig, catalogue: Catalogue) -> Plan:
         size = config.selection.shard_frames
         for start in range(0, len(sampled), size):
             stop = min(start + size, len(sampled))
-            before = tuple(sampled[max(0, start - maker.context_frames) : start])
-            after = tuple(sampled[stop : stop + maker.lookahead_frames])
-            frames = tuple(sampled[start:stop])
-            keys = _keys(config, source, before, frames, after, proposer, encoder, bank_key)
-            shards.append(Shard(len(shards), source, before, frames, after, keys))
+            begin = max(0, start - maker.context_frames)
+            part = source.slice(sampled[begin : stop + maker.lookahead_frames])
+            first, last = start - begin, stop - begin
+            keys = _keys(config, part.refs, first, last, proposer, encoder, bank_key)
+            shards.append(Shard(len(shards), part, first, last, keys))
     digest = make_key(
         "plan",
         keys=[shard.keys for shard in shards],
-        sources=[[s.footage.ref(p).source for p in (s.frames[0], s.frames[-1])] for s in shards],
+        sources=[[ref.source for ref in shard.refs] for shard in shards],
         problems=[[p.source, p.frame_index, p.reason] for p in problems],
     )
     identities: dict[str, object] = {
@@ -117,10 +121,9 @@ def make_plan(config: AnnotationConfig, catalogue: Catalogue) -> Plan:
 
 def _keys(
     config: AnnotationConfig,
-    footage: Footage,
-    before: Sequence[int],
-    frames: Sequence[int],
-    after: Sequence[int],
+    refs: Sequence[FrameRef],
+    first: int,
+    stop: int,
     proposer: dict[str, object],
     encoder: dict[str, object],
     bank_key: str,
@@ -130,14 +133,14 @@ def _keys(
         "select",
         schema=SCHEMA_VERSION,
         version=selection.VERSION,
-        frames=_names(footage, frames),
+        frames=_names(refs[first:stop]),
         repeats=repeats.key_fields() if repeats else None,
     )
     propose = make_key(
         "propose",
         select=select,
-        before=_names(footage, before),
-        after=_names(footage, after),
+        before=_names(refs[:first]),
+        after=_names(refs[stop:]),
         proposer=proposer,
     )
     encode = make_key("encode", propose=propose, crop=config.crop.key_fields(), encoder=encoder)
@@ -151,8 +154,7 @@ def _keys(
     return {"select": select, "propose": propose, "encode": encode, "match": match}
 
 
-def _names(footage: Footage, positions: Sequence[int]) -> list[object]:
-    refs = [footage.ref(position) for position in positions]
+def _names(refs: Sequence[FrameRef]) -> list[object]:
     if len({ref.source_digest for ref in refs}) == 1:  # a video: name its digest once
         return [refs[0].source_digest, [ref.index for ref in refs]]
     return [[ref.source_digest, ref.index] for ref in refs]

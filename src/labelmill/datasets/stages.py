@@ -147,15 +147,12 @@ def _proposed(
 
 def _frames(shard: Shard, selected: Selected, *, wants_all: bool) -> Iterator[tuple[Frame, bool]]:
     """Decode a shard; yield each frame that the proposer should see, and whether its boxes are wanted."""
-    own = set(shard.frames)
-    positions = (*shard.before, *shard.frames, *shard.after)
-    for position, (ref, frame) in zip(positions, shard.footage.read(positions), strict=True):
-        if position in own:
-            kept = selected.add(ref, frame)
-            if not isinstance(frame, str) and (kept or wants_all):
-                yield frame, kept
-        elif not isinstance(frame, str) and wants_all:
-            yield frame, False
+    for number, (ref, frame) in enumerate(zip(shard.slice.refs, shard.slice.read(), strict=True)):
+        own = shard.first <= number < shard.stop
+        if own:
+            own = selected.add(ref, frame)
+        if not isinstance(frame, str) and (own or wants_all):
+            yield frame, own
 
 
 def _timed(frames: Iterator[tuple[Frame, bool]], report: ShardReport) -> Iterator[tuple[Frame, bool]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -43,6 +43,21 @@ class FrameRef:
     timestamp_s: float
 
 
+class Slice(Protocol):
+    """Some frames of one source, small enough to be sent to another process.
+
+    Attributes:
+        refs: The frames by name, in order.
+    """
+
+    @property
+    def refs(self) -> tuple[FrameRef, ...]: ...  # noqa: D102 - above
+
+    def read(self) -> Iterator[Frame | str]:
+        """Decode the frames, streaming: each a picture, or the reason why there is none."""
+        ...
+
+
 class Footage(Protocol):
     """A sequence of frames that can be read from anywhere."""
 
@@ -57,13 +72,35 @@ class Footage(Protocol):
         """Seconds from the start of each frame, shape (len,)."""
         ...
 
-    def ref(self, position: int) -> FrameRef:
-        """Name the frame at a position."""
+    def slice(self, positions: Sequence[int]) -> Slice:
+        """The frames at some positions, strictly increasing."""
         ...
 
-    def read(self, positions: Sequence[int]) -> Iterator[tuple[FrameRef, Frame | str]]:
-        """Decode the frames at some positions (strictly increasing), or say why not, in order."""
-        ...
+
+@dataclass(frozen=True, slots=True)
+class VideoSlice:
+    """Some frames of a video.
+
+    Attributes:
+        path: The file.
+        refs: The frames by name.
+        pts: Their timestamps, as the index has them.
+        seekable: Whether a read may start in the middle.
+    """
+
+    path: Path
+    refs: tuple[FrameRef, ...]
+    pts: tuple[int, ...]
+    seekable: bool
+
+    def read(self) -> Iterator[Frame | str]:
+        """Decode the frames, streaming: each a picture, or the reason why there is none."""
+        images = video_files.read_video(self.path, self.pts, seekable=self.seekable)
+        for ref, image in zip(self.refs, images, strict=True):
+            if isinstance(image, str):
+                yield image
+            else:
+                yield Frame(ref.source_digest, ref.index, ref.timestamp_s, image)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,19 +127,39 @@ class Video:
         """Seconds from the start of each frame, shape (len,)."""
         return self.index.timestamps_s()
 
-    def ref(self, position: int) -> FrameRef:
-        """Name the frame at a position."""
-        seconds = float((self.index.pts[position] - self.index.pts[0]) * self.index.time_base_s)
-        return FrameRef(self.name, self.digest, position, seconds)
+    def slice(self, positions: Sequence[int]) -> VideoSlice:
+        """The frames at some positions, strictly increasing."""
+        pts = self.index.pts[list(positions)]
+        seconds = ((pts - self.index.pts[0]) * self.index.time_base_s).tolist()
+        refs = tuple(
+            FrameRef(self.name, self.digest, position, at)
+            for position, at in zip(positions, seconds, strict=True)
+        )
+        return VideoSlice(self.path, refs, tuple(pts.tolist()), self.index.seekable)
 
-    def read(self, positions: Sequence[int]) -> Iterator[tuple[FrameRef, Frame | str]]:
-        """Decode the frames at some positions (strictly increasing), or say why not, in order."""
-        for position, image in video_files.read_video(self.path, self.index, positions):
-            ref = self.ref(position)
-            yield (
-                ref,
-                image if isinstance(image, str) else Frame(self.digest, ref.index, ref.timestamp_s, image),
-            )
+
+@dataclass(frozen=True, slots=True)
+class StillsSlice:
+    """Some images of a folder.
+
+    Attributes:
+        paths: The files.
+        refs: The frames by name.
+        within: POSIX paths of the files within their folder.
+    """
+
+    paths: tuple[Path, ...]
+    refs: tuple[FrameRef, ...]
+    within: tuple[str, ...]
+
+    def read(self) -> Iterator[Frame | str]:
+        """Read the images: each a picture, or the reason why there is none."""
+        for path, ref, name in zip(self.paths, self.refs, self.within, strict=True):
+            image = image_files.read_image(path)
+            if isinstance(image, str):
+                yield image
+            else:
+                yield Frame(ref.source_digest, 0, 0.0, image, name=name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,7 +177,7 @@ class Stills:
     names: Sequence[str]
     digests: Sequence[str]
     within: Sequence[str]
-    fps_applies: bool = field(default=False)
+    fps_applies: bool = False
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -129,19 +186,13 @@ class Stills:
         """Zeros, shape (len,): still images carry no time."""
         return np.zeros(len(self.paths))
 
-    def ref(self, position: int) -> FrameRef:
-        """Name the frame at a position."""
-        return FrameRef(self.names[position], self.digests[position], 0, 0.0)
-
-    def read(self, positions: Sequence[int]) -> Iterator[tuple[FrameRef, Frame | str]]:
-        """Read the images at some positions, or say why not, in order."""
-        for position in positions:
-            image = image_files.read_image(self.paths[position])
-            ref = self.ref(position)
-            if isinstance(image, str):
-                yield ref, image
-            else:
-                yield ref, Frame(ref.source_digest, 0, 0.0, image, name=self.within[position])
+    def slice(self, positions: Sequence[int]) -> StillsSlice:
+        """The images at some positions, strictly increasing."""
+        return StillsSlice(
+            tuple(self.paths[position] for position in positions),
+            tuple(FrameRef(self.names[position], self.digests[position], 0, 0.0) for position in positions),
+            tuple(self.within[position] for position in positions),
+        )
 
 
 class Catalogue(Protocol):

@@ -23,6 +23,9 @@ SUFFIXES = frozenset(
 )
 
 
+UNDECODABLE = "the picture could not be decoded"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoIndex:
     """Every frame of a video, in the order in which it is shown.
@@ -80,36 +83,33 @@ def index_video(path: Path) -> VideoIndex:
     return index
 
 
-def read_video(path: Path, index: VideoIndex, wanted: Sequence[int]) -> Iterator[tuple[int, Image | str]]:
+def read_video(path: Path, pts: Sequence[int], *, seekable: bool) -> Iterator[Image | str]:
     """Decode some frames, streaming.
 
     Args:
         path: The video file.
-        index: Its frames, from `index_video`.
-        wanted: Positions in the index, strictly increasing.
+        pts: Their timestamps as `VideoIndex` has them, strictly increasing.
+        seekable: As `VideoIndex` has it.
 
     Yields:
-        Each wanted position, in order, with its picture (RGB) or the reason why there is none.
+        For each wanted frame, in order, its picture (RGB) or the reason why there is none.
     """
-    if not wanted:
+    if not pts:
         return
-    frames = _decode_from(path, int(index.pts[wanted[0]])) if index.seekable else _decode_all(path)
-    todo = iter(wanted)
-    position = next(todo, None)
-    for pts, picture in frames:
-        while position is not None and index.pts[position] < pts:
-            yield position, "the picture could not be decoded"
-            position = next(todo, None)
-        if position is None:
+    wanted = iter(pts)
+    target = next(wanted, None)
+    for found, picture in _decode_from(path, pts[0]) if seekable else _decode_all(path):
+        while target is not None and target < found:
+            yield UNDECODABLE
+            target = next(wanted, None)
+        if target == found:
+            yield "the picture is damaged" if picture.is_corrupt else _rgb(picture)
+            target = next(wanted, None)
+        if target is None:
             return
-        if index.pts[position] == pts:
-            yield position, "the picture is damaged" if picture.is_corrupt else _rgb(picture)
-            position = next(todo, None)
-            if position is None:
-                return
-    while position is not None:
-        yield position, "the picture could not be decoded"
-        position = next(todo, None)
+    while target is not None:
+        yield UNDECODABLE
+        target = next(wanted, None)
 
 
 def _open(path: Path) -> Any:

@@ -1,0 +1,129 @@
+"""The whole factory as one Prefect flow: annotate in shards, publish, report.
+
+Only wiring and retries: every stage is a plain function of another room. Deployed by `prefect.yaml`.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Read by Prefect when it is imported: nothing leaves the machine, and nothing is asked.
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+import time
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import as_completed
+from prefect.utilities.annotations import quote
+
+from labelmill.datasets.annotate import Run, finish, open_run
+from labelmill.datasets.bank import Makers, load_bank
+from labelmill.datasets.plan import Plan, Shard
+from labelmill.datasets.shards import ShardStore
+from labelmill.datasets.stages import ShardReport, run_shard
+from labelmill.datasets.workspace import Workspace
+from labelmill.errors import LabelmillError
+from labelmill.flows.reaper import reap_dead_runs
+from labelmill.flows.runners import task_runner
+from labelmill.line import Line, load_line
+
+
+def _worth_another_try(_task: object, _run: object, state: Any) -> bool:
+    """Whether a failed shard may fare better: not when the user has something to mend."""
+    try:
+        state.result()
+    except LabelmillError:
+        return False
+    except Exception:
+        return True
+    return False
+
+
+@lru_cache(maxsize=1)
+def _makers(config_json: str, base: Path) -> Makers:
+    """One set of models a process, kept between shards."""
+    return Makers(Line.model_validate_json(config_json, context={"base": base}))
+
+
+@task(
+    name="annotate-shard",
+    task_run_name="shard-{number}",
+    retry_delay_seconds=[1, 10, 60],
+    retry_condition_fn=_worth_another_try,
+    persist_result=False,
+    cache_policy=NO_CACHE,
+)
+def annotate_shard(number: int, shard: Shard, plan: Plan, line: Line, root: Path) -> ShardReport:
+    """Compute what is missing of one shard; its results are in the shard store."""
+    del number  # names the task run
+    workspace = Workspace(root)
+    makers = _makers(line.model_dump_json(by_alias=True), line.base)
+    return run_shard(shard, plan, makers, ShardStore(workspace.shards), workspace.media)
+
+
+def _annotate(work: Run, line: Line) -> dict[str, Any]:
+    """Run every shard that is not done, a task each, and join the tables."""
+    logger = get_run_logger()
+    started = time.perf_counter()
+    todo = work.todo()
+    total = len(work.plan.shards)
+    seconds: dict[str, float] = {}
+    logger.info("%d of %d shards to compute", len(todo), total)
+    if todo:
+        # Embedded here once, so that the tasks find them.
+        load_bank(work.plan, Makers(work.config), work.store)
+        description = f"{line.name}: shards annotated"
+        done = total - len(todo)
+        progress = cast(UUID, create_progress_artifact(100 * done / total, description=description))
+        slim = replace(work.plan, shards=(), problems=())
+        submit = annotate_shard.with_options(retries=line.runner.retries).submit
+        futures = [
+            submit(shard.number, quote(shard), quote(slim), quote(line), work.workspace.root)
+            for shard in todo
+        ]
+        for count, future in enumerate(as_completed(futures), start=1):
+            report = future.result()
+            for stage, spent in report.seconds.items():
+                seconds[stage] = seconds.get(stage, 0.0) + spent
+            left_s = (len(todo) - count) * (time.perf_counter() - started) / count
+            logger.info("%d of %d shards, %.0f s left", done + count, total, left_s)
+            update_progress_artifact(progress, 100 * (done + count) / total)
+    summary = finish(work, seconds)
+    create_table_artifact(
+        table=[{"class": name, **counts} for name, counts in summary["by_class"].items()],
+        description=f"{line.name}: regions by class and route, λ {summary['lambda']:.3f}",
+    )
+    shards = {"computed": len(todo), "reused": total - len(todo)}
+    return {**summary, "shards": shards, "wall_s": round(time.perf_counter() - started, 3)}
+
+
+@flow(name="labelmill-factory", flow_run_name="{line}", validate_parameters=False)
+def run(line: str, workspace: str | None = None) -> dict[str, Any]:
+    """Run a whole line: annotate.
+
+    Args:
+        line: Path of the line file.
+        workspace: Folder for results; `workspace/<line's name>` without it.
+
+    Returns:
+        The summary of the run.
+
+    Raises:
+        LabelmillError: The line, its footage or the disk cannot be used.
+    """
+    config = load_line(Path(line))
+    place = Workspace(Path(workspace) if workspace else Path("workspace") / config.name)
+    with open_run(config, place) as work:
+        reap_dead_runs(place.root)
+        name = f"annotate-{config.name}"
+        stage = flow(name="labelmill-annotate", flow_run_name=name, task_runner=task_runner(config.runner))
+        summary: dict[str, Any] = stage(lambda: _annotate(work, config))()
+    return {**summary, "workspace": str(place.root)}
