@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 from prefect import flow, get_run_logger, task
@@ -47,6 +47,22 @@ def _worth_another_try(_task: object, _run: object, state: Any) -> bool:
     return False
 
 
+class Job(NamedTuple):
+    """What a worker needs for one shard, wherever it runs.
+
+    Attributes:
+        shard: The shard.
+        plan: The plan without its shards.
+        line: The line.
+        root: The workspace.
+    """
+
+    shard: Shard
+    plan: Plan
+    line: Line
+    root: Path
+
+
 @lru_cache(maxsize=1)
 def _makers(config_json: str, base: Path) -> Makers:
     """One set of models a process, kept between shards."""
@@ -61,9 +77,15 @@ def _makers(config_json: str, base: Path) -> Makers:
     persist_result=False,
     cache_policy=NO_CACHE,
 )
-def annotate_shard(number: int, shard: Shard, plan: Plan, line: Line, root: Path) -> ShardReport:
-    """Compute what is missing of one shard; its results are in the shard store."""
-    del number  # names the task run
+def annotate_shard(number: int, job: Any) -> ShardReport:
+    """Compute what is missing of one shard; its results are in the shard store.
+
+    Args:
+        number: The shard's, which names the task run.
+        job: A `Job`.
+    """
+    del number
+    shard, plan, line, root = job
     workspace = Workspace(root)
     makers = _makers(line.model_dump_json(by_alias=True), line.base)
     return run_shard(shard, plan, makers, ShardStore(workspace.shards), workspace.media)
@@ -86,7 +108,8 @@ def _annotate(work: Run, line: Line) -> dict[str, Any]:
         slim = replace(work.plan, shards=(), problems=())
         submit = annotate_shard.with_options(retries=line.runner.retries).submit
         futures = [
-            submit(shard.number, quote(shard), quote(slim), quote(line), work.workspace.root)
+            # Quoted: Prefect would walk through every frame of the shard in search of futures.
+            submit(shard.number, quote(Job(shard, slim, line, work.workspace.root)))
             for shard in todo
         ]
         for count, future in enumerate(as_completed(futures), start=1):

@@ -12,8 +12,8 @@ from labelmill.verbs.common import AsJson, LinePath, WorkspacePath, emit, load, 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
     app.command(
-        epilog="Example: `labelmill run line.yaml`. With PREFECT_API_URL set, the run appears on that server; "
-        "without it a server is started for the run, which takes a while."
+        epilog="Example: `labelmill run line.yaml`. With PREFECT_API_URL set, the run appears on that "
+        "server; without it a server is started for the run, which takes a while."
     )(run)
 
 
