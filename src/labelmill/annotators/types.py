@@ -82,12 +82,15 @@ class Encoder(Protocol):
     Attributes:
         Config: Settings model of this kind.
         version: Raised when the same settings give other embeddings than before; part of every shard key.
-        dim: Length of an embedding.
     """
 
     Config: Any
     version: int
-    dim: int
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        ...
 
     def encode(self, crops: Sequence[Image]) -> Embeddings:
         """Embed crops of any size, RGB uint8.

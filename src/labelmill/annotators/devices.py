@@ -1,0 +1,82 @@
+"""Where a model runs and in which number format, when a line file says `auto`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from labelmill.errors import LineFileError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import torch
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def require(package: str, extra: str = "foundation") -> None:
+    """Say how to install an optional package that is absent.
+
+    Raises:
+        MissingDependencyError: It cannot be found.
+    """
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise MissingDependencyError(
+            f"{package} is not installed", do=f'install it: pip install "labelmill[{extra}]"'
+        )
+
+
+def choose_device(name: str) -> torch.device:
+    """Resolve `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+
+    Raises:
+        LineFileError: The device is unknown, or this machine has none.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise LineFileError(f"unknown device {name!r}", expected="auto, cpu, cuda, cuda:N or mps") from error
+    missing = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise LineFileError(f"this machine has no device {name!r}", do="write device: auto")
+    return device
+
+
+def choose_batch_size(wanted: int | None, device: torch.device) -> int:
+    """Crops in one forward pass, where the line file leaves it open.
+
+    On a CPU few: what a layer writes should still be in the cache when the next one reads it (MobileNetV2 on
+    two cores: 123 crops/s in eights, 66 in batches of 32).
+    """
+    return wanted or (8 if device.type == "cpu" else 128)
+
+
+def choose_dtype(name: Dtype, device: torch.device) -> torch.dtype:
+    """Resolve `auto`: half precision where the hardware multiplies it natively, float32 elsewhere.
+
+    On CUDA this is bfloat16 from compute capability 8.0 (Ampere) on, and float16 before. On a CPU it is
+    bfloat16 only with AMX or AVX-512-BF16 units; without them every product is widened first and is slower.
+    """
+    import torch
+
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    if device.type == "cpu" and _cpu_multiplies_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    import torch
+
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(probe() for name in probes if (probe := getattr(torch.cpu, name, None)) is not None)

@@ -1,0 +1,93 @@
+"""What every neural encoder does around its forward pass: scale, normalise, batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from labelmill.annotators.types import Embeddings, Image
+
+if TYPE_CHECKING:
+    import torch
+
+Pixels = npt.NDArray[np.uint8]
+"""Crops of one size, RGB, shape (n, size_px, size_px, 3)."""
+
+
+def ahead(
+    crops: Sequence[Image], batch_size: int, prepare: Callable[[Sequence[Image]], Pixels]
+) -> Iterator[Pixels]:
+    """Prepare batches of crops, each while the one before it is being used."""
+    batches = [crops[start : start + batch_size] for start in range(0, len(crops), batch_size)]
+    if len(batches) < 2:
+        yield from map(prepare, batches)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="crops") as pool:
+        coming = pool.submit(prepare, batches[0])
+        for batch in batches[1:]:
+            ready, coming = coming.result(), pool.submit(prepare, batch)
+            yield ready
+        yield coming.result()
+
+
+def embed(
+    crops: Sequence[Image],
+    *,
+    batch_size: int,
+    prepare: Callable[[Sequence[Image]], Pixels],
+    forward: Callable[[Pixels], torch.Tensor],
+    dim: int,
+) -> Embeddings:
+    """Embed crops in batches.
+
+    Args:
+        crops: RGB, any sizes.
+        batch_size: Crops in one forward pass.
+        prepare: Scales crops to one size.
+        forward: Pixels to embeddings, shape (n, dim).
+        dim: Length of an embedding.
+
+    Returns:
+        Float32, shape (len(crops), dim).
+    """
+    import torch
+
+    embeddings = np.empty((len(crops), dim), np.float32)
+    row = 0
+    with torch.inference_mode():
+        for pixels in ahead(crops, batch_size, prepare):
+            embeddings[row : row + len(pixels)] = forward(pixels).float().cpu().numpy()
+            row += len(pixels)
+    return embeddings
+
+
+class Normaliser:
+    """Turns pixels into the tensor that a model was trained on: `(x / 255 - mean) / std`, channels first.
+
+    Args:
+        mean: Of each channel, in units of the full range 0 to 1.
+        std: Likewise.
+        device: Where the tensor goes; pixels travel there as bytes.
+        dtype: Number format of the tensor.
+    """
+
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        import torch
+
+        spread = torch.tensor(std, dtype=torch.float32, device=device).view(1, 1, 1, 3)
+        self._scale = 1 / (255 * spread)
+        self._shift = torch.tensor(mean, dtype=torch.float32, device=device).view(1, 1, 1, 3) / spread
+        self._device, self._dtype = device, dtype
+
+    def __call__(self, pixels: Pixels) -> torch.Tensor:
+        """Normalise; the result is (n, 3, size_px, size_px) in channels-last memory, as it came."""
+        import torch
+
+        tensor = torch.from_numpy(pixels).to(self._device).float()
+        return tensor.mul_(self._scale).sub_(self._shift).to(self._dtype).permute(0, 3, 1, 2)
