@@ -74,6 +74,10 @@ class MakerConfig(Config):
         """Files and folders whose bytes decide the result: weights, box files."""
         return ()
 
+    def reach(self) -> tuple[int, int]:
+        """How many frames before and after a shard a proposer looks at; their boxes are discarded."""
+        return 0, 0
+
 
 def expand(text: str) -> str:
     """Replace `${NAME}` and `${NAME:-default}` by environment variables.

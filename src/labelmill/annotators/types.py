@@ -52,16 +52,11 @@ class Proposer(Protocol):
     Attributes:
         Config: Settings model of this kind.
         version: Raised when the same settings give other boxes than before; part of every shard key.
-        context_frames: How many frames of the source before a shard are fed first, to warm up a
-            background model. Their boxes are discarded.
-        lookahead_frames: How many frames after a shard are fed last, likewise discarded.
         sees_repeats: Whether frames dropped as repeats are fed too (a background model needs them).
     """
 
     Config: Any
     version: int
-    context_frames: int
-    lookahead_frames: int
     sees_repeats: bool
 
     def propose(self, frames: Iterator[Frame]) -> Iterator[sv.Detections]:
@@ -69,6 +64,7 @@ class Proposer(Protocol):
 
         A maker may read ahead (to batch, or to look into the future) and yields as early as it can;
         whoever calls keeps every frame that was read and not yet answered, so the distance must be bounded.
+        One maker serves several threads: keep what belongs to a stream in the call.
 
         Each `Detections` has `xyxy` (float32 pixels inside the frame), `confidence` (0 to 1) and
         `data["phrase"]` (array of str: the text or class name that the box answers to).
@@ -93,7 +89,7 @@ class Encoder(Protocol):
         ...
 
     def encode(self, crops: Sequence[Image]) -> Embeddings:
-        """Embed crops of any size, RGB uint8.
+        """Embed crops of any size, RGB uint8; may be called from several threads at once.
 
         Returns:
             Float32, shape (len(crops), dim), one row a crop; not necessarily normalised.

@@ -91,15 +91,15 @@ def make_plan(config: AnnotationConfig, catalogue: Catalogue) -> Plan:
         images=[_template_digest(path, catalogue) for path in templates.paths],
         encoder=encoder,
     )
-    maker = PROPOSERS.load(config.proposer.kind)
+    before, after = config.proposer.reach()
     shards: list[Shard] = []
     for source in footage:
         sampled = selection.sample(source, config.selection).tolist()
         size = config.selection.shard_frames
         for start in range(0, len(sampled), size):
             stop = min(start + size, len(sampled))
-            begin = max(0, start - maker.context_frames)
-            part = source.slice(sampled[begin : stop + maker.lookahead_frames])
+            begin = max(0, start - before)
+            part = source.slice(sampled[begin : stop + after])
             first, last = start - begin, stop - begin
             keys = _keys(config, part.refs, first, last, proposer, encoder, bank_key)
             shards.append(Shard(len(shards), part, first, last, keys))

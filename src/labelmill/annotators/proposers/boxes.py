@@ -52,8 +52,6 @@ class Boxes:
 
     Config = BoxesConfig
     version: ClassVar[int] = 1
-    context_frames: ClassVar[int] = 0
-    lookahead_frames: ClassVar[int] = 0
     sees_repeats: ClassVar[bool] = False
 
     def __init__(self, config: BoxesConfig) -> None:

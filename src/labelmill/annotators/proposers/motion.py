@@ -71,6 +71,10 @@ class MotionConfig(MakerConfig):
     rest_frames: int = Field(default=64, ge=2 * _KEY_STEP, le=2048)
     work_px: int = Field(default=320, ge=64, le=1920)
 
+    def reach(self) -> tuple[int, int]:
+        """Frames before and after a shard that its backgrounds are made of."""
+        return self.history_frames, self.lookahead_frames
+
 
 class Motion:
     """Boxes around what moves.
@@ -85,8 +89,6 @@ class Motion:
 
     def __init__(self, config: MotionConfig) -> None:
         self.config = config
-        self.context_frames = config.history_frames
-        self.lookahead_frames = config.lookahead_frames
 
     def propose(self, frames: Iterator[Frame]) -> Iterator[sv.Detections]:
         """Yield the moving boxes of each frame, `lookahead_frames` later at most."""

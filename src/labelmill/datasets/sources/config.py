@@ -52,7 +52,7 @@ class SelectionConfig(Config):
     stride: Annotated[int, Field(ge=1)] = 1
     fps: Annotated[float, Field(gt=0)] | None = None
     repeats: RepeatsConfig | None = RepeatsConfig()
-    shard_frames: Annotated[int, Field(ge=1, le=100_000)] = 256
+    shard_frames: Annotated[int, Field(ge=1, le=100_000)] = 512
 
     @field_validator("repeats", mode="before")
     @classmethod
