@@ -92,8 +92,8 @@ def expand(text: str) -> str:
         if found is None:
             raise PydanticCustomError(
                 "unset_variable",
-                "the environment variable {name} is not set; set it, or write ${{{name}:-some/path}}",
-                {"name": name},
+                "the environment variable {name} is not set; set it, or write {cure}",
+                {"name": name, "cure": f"${{{name}:-some/path}}"},
             )
         return found
 

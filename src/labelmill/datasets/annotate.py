@@ -127,7 +127,7 @@ def finish(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
         "identities": run.plan.identities,
         "seconds": {stage: round(spent, 3) for stage, spent in seconds.items()},
     }
-    write_bytes(path, (json.dumps(summary, indent=1, sort_keys=True) + "\n").encode())
+    write_bytes(path, (json.dumps(summary, indent=1) + "\n").encode())
     return summary
 
 

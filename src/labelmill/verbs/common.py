@@ -44,7 +44,7 @@ def workspace_of(line: Line, path: Path | None) -> Workspace:
 
 def emit(document: dict[str, Any], *, as_json: bool, text: Callable[[], str]) -> None:
     """Print a verb's result: one JSON document, or text for people."""
-    typer.echo(json.dumps(document, indent=1, sort_keys=True) if as_json else text())
+    typer.echo(json.dumps(document, indent=1) if as_json else text())
 
 
 def note(text: str) -> None:
