@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import pyarrow as pa
@@ -16,27 +16,34 @@ from labelmill.datasets.shards import ShardStore, embeddings_of, fixed_size_list
 from labelmill.makers import ENCODERS, PROPOSERS
 
 
-@dataclass(slots=True)
 class Makers:
-    """A line's models, loaded when first needed and kept for all shards of a process."""
+    """A line's models, loaded when first needed and kept for all shards and threads of a process.
 
-    config: AnnotationConfig
-    _proposer: Proposer | None = None
-    _encoder: Encoder | None = None
+    Args:
+        config: The line.
+    """
+
+    def __init__(self, config: AnnotationConfig) -> None:
+        self.config = config
+        self._loading = Lock()
+        self._proposer: Proposer | None = None
+        self._encoder: Encoder | None = None
 
     @property
     def proposer(self) -> Proposer:
         """The line's proposer."""
-        if self._proposer is None:
-            self._proposer = PROPOSERS.make(self.config.proposer)
-        return self._proposer
+        with self._loading:
+            if self._proposer is None:
+                self._proposer = PROPOSERS.make(self.config.proposer)
+            return self._proposer
 
     @property
     def encoder(self) -> Encoder:
         """The line's encoder."""
-        if self._encoder is None:
-            self._encoder = ENCODERS.make(self.config.encoder)
-        return self._encoder
+        with self._loading:
+            if self._encoder is None:
+                self._encoder = ENCODERS.make(self.config.encoder)
+            return self._encoder
 
 
 def load_bank(plan: Plan, makers: Makers, store: ShardStore) -> TemplateBank:

@@ -10,11 +10,13 @@ import os
 # Read by Prefect when it is imported: nothing leaves the machine, and nothing is asked.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+# A server of its own took 18 s to start on a quiet machine; Prefect gives up after 20.
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 
 import time
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
@@ -63,10 +65,17 @@ class Job(NamedTuple):
     root: Path
 
 
-@lru_cache(maxsize=1)
-def _makers(config_json: str, base: Path) -> Makers:
-    """One set of models a process, kept between shards."""
-    return Makers(Line.model_validate_json(config_json, context={"base": base}))
+_held: list[tuple[str, Makers]] = []
+_holding = Lock()
+
+
+def _makers(line: Line) -> Makers:
+    """One set of models a process, kept between the shards of a line."""
+    with _holding:
+        wanted = line.model_dump_json()
+        if not _held or _held[0][0] != wanted:
+            _held[:] = [(wanted, Makers(line))]
+        return _held[0][1]
 
 
 @task(
@@ -87,8 +96,7 @@ def annotate_shard(number: int, job: Any) -> ShardReport:
     del number
     shard, plan, line, root = job
     workspace = Workspace(root)
-    makers = _makers(line.model_dump_json(by_alias=True), line.base)
-    return run_shard(shard, plan, makers, ShardStore(workspace.shards), workspace.media)
+    return run_shard(shard, plan, _makers(line), ShardStore(workspace.shards), workspace.media)
 
 
 def _annotate(work: Run, line: Line) -> dict[str, Any]:
