@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from labelmill.annotators.config import CropConfig
+from labelmill.annotators.crops import cut
 from labelmill.datasets.sample.bench import BINS, LAMP_XY_PX, MAT_XY, PX_PER_CM, RAIL_Y_PX, WH_PX
-from labelmill.datasets.sample.generate import FPS
+from labelmill.datasets.sample.generate import CROP_MARGIN, FPS
 from labelmill.datasets.sample.scene import HAND_WITH_PART, LABELS, Scene, Truth
 from labelmill.datasets.sample.script import Visit, direction, hand_at, write_script
 from labelmill.images import Image
@@ -16,9 +18,8 @@ TEMPLATES_PER_CLASS = 5
 _SPAN_S = 90.0
 
 
-def _cut(image: Image, xyxy: tuple[float, float, float, float]) -> Image:
-    x1, y1, x2, y2 = (round(value) for value in xyxy)
-    return image[max(y1, 0) : min(y2, WH_PX[1]), max(x1, 0) : min(x2, WH_PX[0])]
+def _cut(image: Image, xyxy: tuple[float, float, float, float], margin: float = 0.0) -> Image:
+    return cut(image, np.array([xyxy], np.float32), CropConfig(margin=margin))[0]
 
 
 def draw_crops(seed: int) -> Iterator[tuple[str, Image]]:
@@ -30,7 +31,7 @@ def draw_crops(seed: int) -> Iterator[tuple[str, Image]]:
     scene = Scene(write_script((seed, 2), _SPAN_S), seed=seed, fps=FPS)
     for label in LABELS:
         for number, (image, truth) in enumerate(_spread(scene, label)):
-            yield f"templates/{label}/{number + 1}", _cut(image, truth.xyxy)
+            yield f"templates/{label}/{number + 1}", _cut(image, truth.xyxy, CROP_MARGIN)
     for name, crop in _ng_crops(scene):
         yield f"templates_ng/{name}", crop
 

@@ -19,6 +19,7 @@ GENERATOR = 1
 """Raised when the same seed gives other files than before."""
 
 FPS = 15
+CROP_MARGIN = 0.15  # shows what the finger tips hold
 LABELS = ("hand_empty", "hand_with_part")
 
 _MANIFEST = "sample.json"
@@ -32,6 +33,8 @@ proposer:
   kind: motion
   phrase: hand
   skin: prefer # boxes end at the cuff where bare skin is seen
+crop:
+  margin: @MARGIN@ # shows what the finger tips hold
 encoder:
   kind: hog
 templates:
@@ -170,7 +173,7 @@ def _write_all(folder: Path, seed: int, duration_s: float, progress: Progress) -
 
     for name, crop in draw_crops(seed):
         yield _put(folder, f"{name}.png", _png(crop))
-    yield _put(folder, "demo-line.yaml", _LINE.encode())
+    yield _put(folder, "demo-line.yaml", _LINE.replace("@MARGIN@", str(CROP_MARGIN)).encode())
 
 
 def _put(folder: Path, name: str, data: bytes) -> tuple[str, str]:
@@ -191,7 +194,7 @@ def _truth(scene: Scene, truths: list[list[Truth]]) -> dict[str, Any]:
 
     def spans(things: Iterable[tuple[float, float, str]]) -> list[tuple[int, int, str]]:
         rows = [
-            [max(0, round(start * FPS)), min(last, round(end * FPS)), name] for start, end, name in things
+            (max(0, round(start * FPS)), min(last, round(end * FPS)), name) for start, end, name in things
         ]
         return [row for row in rows if row[0] <= row[1]]
 

@@ -41,7 +41,7 @@ class Truth:
     """A hand in a frame.
 
     Attributes:
-        xyxy: Around the bare hand up to the cuff and the part that it holds, pixels.
+        xyxy: Around the bare hand up to the cuff, as far as it is in the picture, pixels.
         label: One of `LABELS`.
         clear: False within 0.14 s of gripping or releasing, and while most of the hand is outside.
         visit: Index of the visit in the script.
@@ -177,15 +177,12 @@ class Scene:
             (later.xy[1] - state.xy[1]) * _SHUTTER,
         )
         cast_shadow(frame, sprite, place, lift_cm=2.2 + state.lift_cm, strength=0.62)
-        held = None
         if state.holds:
-            held = self._held_part(frame, visit, state, scale, motion)
+            self._held_part(frame, visit, state, scale, motion)
         subject = lay(frame, sprite, place, motion_xy=motion)
         if subject is None:
             return None
         seen_px = int((subject > 127).sum())
-        if held is not None and seen_px:
-            subject = np.maximum(subject, held)
         x, y, w, h = cv2.boundingRect((subject > 127).astype(np.uint8))
         if seen_px < _LEAST_PX or min(w, h) < 10:
             return None
@@ -196,7 +193,7 @@ class Scene:
 
     def _held_part(
         self, frame: Image, visit: Visit, state: HandState, scale: float, motion: tuple[float, float]
-    ) -> npt.NDArray[np.uint8] | None:
+    ) -> None:
         sprite = draw_part(visit.part)
         reference = hand_at(visit, min(max(visit.changes_s[0], visit.start_s), visit.end_s - 1e-6))
         turned = state.angle_rad - reference.angle_rad if reference else 0.0
@@ -208,7 +205,7 @@ class Scene:
         xy = (state.xy[0] + ahead[0] * reach, state.xy[1] + ahead[1] * reach)
         place = Placement(xy, visit.part_angle_rad + turned, scale)
         cast_shadow(frame, sprite, place, lift_cm=0.3 + state.lift_cm, strength=0.6)
-        return lay(frame, sprite, place, motion_xy=motion)
+        lay(frame, sprite, place, motion_xy=motion)
 
     def _with_noise(self, frame: Image, index: int) -> Image:
         rng = np.random.default_rng([self._seed, 103, index])

@@ -234,10 +234,10 @@ def _shoulder(rng: np.random.Generator, targets: list[Point]) -> Point:
     x = float(np.mean([target[0] for target in targets]))
     y = float(np.mean([target[1] for target in targets]))
     wide = max(target[0] for target in targets) - min(target[0] for target in targets)
-    if wide < 200 and rng.random() < 0.45:
+    if wide < 200 and rng.random() < 0.2:
         outside = -210.0 if x < WH_PX[0] / 2 else WH_PX[0] + 210.0
         return outside, y + float(rng.uniform(-150, 60))
-    return x + float(rng.uniform(-110, 110)), float(rng.uniform(-290, -210))
+    return x + float(rng.uniform(-80, 80)), float(rng.uniform(-290, -210))
 
 
 def _outside(shoulder: Point, target: Point) -> Point:
@@ -284,7 +284,7 @@ def _visit(rng: np.random.Generator, stock: _Stock, name: str, start_s: float, t
     hover = (float(rng.uniform(300, 520)), float(rng.uniform(110, 220)))
     targets = [xy for xy in (fetched.xy if fetched else None, slot) if xy] or [hover]
     shoulder = _shoulder(rng, targets)
-    wrist = float(rng.normal(0, 0.16))
+    wrist = float(rng.normal(0, 0.12))
 
     way: list[Moment] = []
     changes: list[float] = []
