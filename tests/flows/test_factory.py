@@ -115,3 +115,18 @@ def test_a_killed_run_is_taken_over_and_closed(bench: Path, prefect_environment:
     assert done.returncode == 0, done.stderr
     mine = [run for run in flow_runs(prefect_environment) if run["name"].startswith(str(bench))]
     assert {run["state"]["type"] for run in mine} <= {"COMPLETED", "CRASHED"}
+
+
+@pytest.mark.parametrize("kind", ["dask"])
+def test_other_runners_give_the_same_tables(
+    kind: str, bench: Path, prefect_environment: dict[str, str]
+) -> None:
+    line = bench / "line.yaml"
+    direct = labelmill(prefect_environment, "annotate", str(line), "-w", str(bench / "direct"))
+    assert direct.returncode == 0, direct.stderr
+    line.write_text(line.read_text() + f"runner: {{kind: {kind}, workers: 2}}\n")
+    spread = labelmill(prefect_environment, "run", str(line), "-w", str(bench / "spread"))
+    assert spread.returncode == 0, spread.stderr
+    for name in ("frames", "regions", "quarantine"):
+        table = f"tables/{name}.parquet"
+        assert (bench / "spread" / table).read_bytes() == (bench / "direct" / table).read_bytes()

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from labelmill.annotators.templates import TemplateBank
 from labelmill.annotators.types import Embeddings
 
-VERSION = 1
+VERSION = 2
 """Part of every match shard's key: raise it when the same input gives other labels or routes."""
 
 FloatVector = npt.NDArray[np.float32]
@@ -61,7 +61,9 @@ def match(embeddings: npt.NDArray[np.floating], bank: TemplateBank) -> Matches:
         embeddings: Of the crops, shape (n, dim), any length.
         bank: The templates.
     """
-    similarity = unit_rows(embeddings) @ bank.embeddings.T
+    # In double precision, so that the last bits of a sum, which follow the number of threads, do not show.
+    rows64 = unit_rows(embeddings).astype(np.float64)
+    similarity = (rows64 @ bank.embeddings.T.astype(np.float64)).astype(np.float32)
     count = len(similarity)
     per_class = np.full((count, len(bank.classes)), -1.0, dtype=np.float32)
     for number in range(len(bank.classes)):

@@ -17,14 +17,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from uuid import UUID
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
-from prefect.utilities.annotations import quote
 
 from labelmill.datasets.annotate import Run, finish, open_run
 from labelmill.datasets.bank import Makers, load_bank
@@ -49,20 +48,24 @@ def _worth_another_try(_task: object, _run: object, state: Any) -> bool:
     return False
 
 
-class Job(NamedTuple):
+class Job:
     """What a worker needs for one shard, wherever it runs.
 
-    Attributes:
+    A plain class on purpose: Prefect walks through tuples and dataclasses in search of futures, and a shard
+    has hundreds of frames.
+
+    Args:
         shard: The shard.
         plan: The plan without its shards.
         line: The line.
         root: The workspace.
     """
 
-    shard: Shard
-    plan: Plan
-    line: Line
-    root: Path
+    def __init__(self, shard: Shard, plan: Plan, line: Line, root: Path) -> None:
+        self.shard = shard
+        self.plan = plan
+        self.line = line
+        self.root = root
 
 
 _held: list[tuple[str, Makers]] = []
@@ -86,17 +89,17 @@ def _makers(line: Line) -> Makers:
     persist_result=False,
     cache_policy=NO_CACHE,
 )
-def annotate_shard(number: int, job: Any) -> ShardReport:
+def annotate_shard(number: int, job: Job) -> ShardReport:
     """Compute what is missing of one shard; its results are in the shard store.
 
     Args:
         number: The shard's, which names the task run.
-        job: A `Job`.
+        job: What to compute, and with what.
     """
     del number
-    shard, plan, line, root = job
-    workspace = Workspace(root)
-    return run_shard(shard, plan, _makers(line), ShardStore(workspace.shards), workspace.media)
+    workspace = Workspace(job.root)
+    store = ShardStore(workspace.shards)
+    return run_shard(job.shard, job.plan, _makers(job.line), store, workspace.media)
 
 
 def _annotate(work: Run, line: Line) -> dict[str, Any]:
@@ -115,11 +118,7 @@ def _annotate(work: Run, line: Line) -> dict[str, Any]:
         progress = cast(UUID, create_progress_artifact(100 * done / total, description=description))
         slim = replace(work.plan, shards=(), problems=())
         submit = annotate_shard.with_options(retries=line.runner.retries).submit
-        futures = [
-            # Quoted: Prefect would walk through every frame of the shard in search of futures.
-            submit(shard.number, quote(Job(shard, slim, line, work.workspace.root)))
-            for shard in todo
-        ]
+        futures = [submit(shard.number, Job(shard, slim, line, work.workspace.root)) for shard in todo]
         for count, future in enumerate(as_completed(futures), start=1):
             report = future.result()
             for stage, spent in report.seconds.items():
