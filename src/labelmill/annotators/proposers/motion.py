@@ -60,10 +60,10 @@ class MotionConfig(MakerConfig):
     kind: Literal["motion"] = "motion"
     phrase: str = Field(default="motion", min_length=1)
     contrast: float = Field(default=16.0, gt=0, le=255)
-    min_area: float = Field(default=0.002, gt=0, lt=1)
+    min_area: float = Field(default=0.001, gt=0, lt=1)
     max_area: float = Field(default=0.5, gt=0, le=1)
     max_changed: float = Field(default=0.6, gt=0, le=1)
-    merge_distance: float = Field(default=0.02, ge=0, le=1)
+    merge_distance: float = Field(default=0.04, ge=0, le=1)
     shadows: Literal["drop", "keep"] = "drop"
     skin: Literal["ignore", "prefer", "require"] = "ignore"
     history_frames: int = Field(default=256, ge=_KEY_STEP, le=2048)
@@ -166,15 +166,20 @@ def background_of(keys: Sequence[Image], at: int, rest: int) -> Background:
         at: Which of them is the present.
         rest: How many key frames a thing must rest to be background.
     """
-    stretches = {
-        min(max(first, 0), max(len(keys) - rest, 0)) for first in (at, at - rest // 2, at - rest + 1)
+    latest = max(len(keys) - rest, 0)
+    starts = {min(max(at - round(part * (rest - 1)), 0), latest) for part in (0, 0.25, 0.5, 0.75, 1)}
+    middle = ordered(keys)[len(keys) // 2]
+    levelled = {
+        i: level_light(keys[i], middle)
+        for start in starts
+        for i in range(start, min(start + rest, len(keys)))
     }
     rests = []
-    for first in sorted(stretches):
-        rows = ordered(keys[first : first + rest])
+    for start in sorted(starts):
+        rows = ordered([levelled[i] for i in range(start, min(start + rest, len(keys)))])
         last = len(rows) - 1
         rests.append((rows[round(last * 0.25)], rows[round(last * 0.75)]))
-    return Background(ordered(keys)[len(keys) // 2], tuple(rests))
+    return Background(middle, tuple(rests))
 
 
 def ordered(pictures: Sequence[Image]) -> list[Image]:
@@ -213,32 +218,25 @@ def boxes_of(
     _, mask = cv2.threshold(gap, config.contrast, 255, cv2.THRESH_BINARY)
     for low, high in background.rests:
         mask = cv2.bitwise_and(mask, cv2.bitwise_not(_resting(image, low, high, config.contrast)))
-    height, width = mask.shape
-    if cv2.countNonZero(mask) > config.max_changed * height * width:
+    if cv2.countNonZero(mask) > config.max_changed * mask.size:
         return np.empty((0, 4), np.float32), np.empty(0, np.float32)
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    reach = max(3, round(config.merge_distance * max(height, width)) | 1)
-    mask = cv2.morphologyEx(
-        mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
-    )
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    areas = areas_of(mask, config)
     if config.skin != "ignore":
-        mask = _shrink_to_skin(image, mask, config)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    boxes, scores = [], []
-    for number in range(1, count):
-        x, y, w, h, area = stats[number]
-        if not config.min_area <= area / (height * width) <= config.max_area:
-            continue
-        inside = labels[y : y + h, x : x + w] == number
-        boxes.append((x, y, x + w, y + h))
-        strength = gap[y : y + h, x : x + w][inside] / (4 * config.contrast)
-        scores.append(float(np.minimum(strength, 1.0).mean()))
-    return np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32)
+        skin = cv2.morphologyEx(
+            cv2.bitwise_and(skin_mask(image), mask), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)
+        )
+        bare = areas_of(np.asarray(skin, np.uint8), config)
+        areas = bare if bare or config.skin == "require" else areas
+    boxes = np.array([(*area.low, *area.high) for area in areas], np.float32).reshape(-1, 4)
+    scores = np.array([gap[area.inside].mean() for area in areas], np.float32)
+    return boxes, (1 - np.exp(-scores / 64)).astype(np.float32)
 
 
 def level_light(image: Image, background: Image) -> Image:
     """Undo what exposure and white balance changed: a factor a channel, fitted to the whole picture."""
-    now, then = (picture[::4, ::4].astype(np.float32) + 1.0 for picture in (image, background))
+    now, then = (picture[::8, ::8].astype(np.float32) + 1.0 for picture in (image, background))
     gain = np.clip(np.median(then / now, axis=(0, 1)), 0.5, 2.0)
     grey = np.arange(256, dtype=np.float32)[:, None]
     table = np.clip(np.rint(grey * gain), 0, 255).astype(np.uint8)
@@ -267,36 +265,72 @@ def changed(image: Image, background: Image, config: MotionConfig) -> Mask:
 
 
 def _resting(image: Image, low: Image, high: Image, contrast: float) -> Mask:
-    """Mark pixels that agree with both quartiles of a stretch of time."""
+    """Mark pixels that, with their neighbours, agree with both quartiles of a stretch of time.
+
+    The neighbours matter: the flat inside of a hand looks at rest while its edges tremble.
+    """
     least = cv2.subtract(high, np.full_like(high, round(contrast)))
     most = cv2.add(low, np.full_like(low, round(contrast)))
-    return np.asarray(cv2.inRange(image, least, most), np.uint8)
+    return np.asarray(cv2.erode(cv2.inRange(image, least, most), np.ones((5, 5), np.uint8)), np.uint8)
 
 
-def _shrink_to_skin(image: Image, moving: Mask, config: MotionConfig) -> Mask:
-    """Keep the skin in each moving area; an area without any stays whole, or goes."""
-    skin = cv2.bitwise_and(skin_mask(image), moving)
-    skin = cv2.morphologyEx(skin, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    skin = cv2.morphologyEx(skin, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
-    if config.skin == "require":
-        return np.asarray(skin, np.uint8)
-    out = np.zeros_like(moving)
-    count, labels = cv2.connectedComponents(moving, connectivity=8)
-    least = config.min_area * moving.size
-    for number in range(1, count):
-        inside = labels == number
-        bare = inside & (skin > 0)
-        out[bare if np.count_nonzero(bare) >= least else inside] = 255
-    return out
+@dataclass(frozen=True, slots=True, eq=False)
+class Area:
+    """Marked pixels that belong together.
+
+    Attributes:
+        low: Left and top, inclusive.
+        high: Right and bottom, exclusive.
+        inside: Row and column indices of the pixels.
+    """
+
+    low: tuple[int, int]
+    high: tuple[int, int]
+    inside: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+
+
+def areas_of(mask: Mask, config: MotionConfig) -> list[Area]:
+    """Gather the marked pixels into areas: pieces nearer than the merge distance are one."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    least = config.min_area * mask.size
+    groups = [
+        (np.array([x, y, x + w, y + h]), [number])
+        for number, (x, y, w, h, size) in enumerate(stats[:count])
+        if number and size >= least / 8
+    ]
+    reach = config.merge_distance * max(mask.shape)
+    merged = True
+    while merged:
+        merged = False
+        for i in range(len(groups)):
+            for j in range(len(groups) - 1, i, -1):
+                (one, first), (two, second) = groups[i], groups[j]
+                if (np.maximum(one[:2], two[:2]) - np.minimum(one[2:], two[2:])).max() <= reach:
+                    box = np.concatenate([np.minimum(one[:2], two[:2]), np.maximum(one[2:], two[2:])])
+                    groups[i] = (box, first + second)
+                    del groups[j]
+                    merged = True
+    areas = []
+    for (x1, y1, x2, y2), numbers in groups:
+        rows, columns = np.nonzero(np.isin(labels[y1:y2, x1:x2], numbers))
+        if least <= len(rows) <= config.max_area * mask.size:
+            areas.append(Area((x1, y1), (x2, y2), (rows + y1, columns + x1)))
+    return areas
 
 
 def skin_mask(image: Image) -> Mask:
-    """Mark the colours of bare skin: 255 or 0, shape (height, width)."""
-    ycrcb = cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb)
+    """Mark the colours of bare skin: 255 or 0, shape (height, width).
+
+    Hue, saturation and red chroma as usual for skin (Kolkur et al., "Human skin detection using RGB, HSV and
+    YCbCr color models", 2017), wider towards the dark: skin in shade grows saturated and stays orange, while
+    red cloth is both saturated and red.
+    """
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    chroma = cv2.inRange(ycrcb, (40, 135, 85), (255, 180, 135))
-    hue = cv2.inRange(hsv, (0, 40, 40), (25, 180, 255))
-    return np.asarray(cv2.bitwise_and(chroma, hue), np.uint8)
+    ycrcb = cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb)
+    lit = cv2.inRange(hsv, (0, 58, 30), (25, 145, 255))
+    shade = cv2.inRange(hsv, (3, 58, 30), (25, 210, 255))
+    chroma = cv2.inRange(ycrcb, (0, 136, 77), (255, 180, 127))
+    return np.asarray(cv2.bitwise_and(cv2.bitwise_or(lit, shade), chroma), np.uint8)
 
 
 def _detections(
