@@ -27,6 +27,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 from labelmill.errors import ServiceError
 from labelmill.files import disk_errors, write_bytes
@@ -87,7 +88,7 @@ class Client:
             with (self.folder / "starting").open("a") as starting:
                 fcntl.flock(starting, fcntl.LOCK_EX)
                 port = running_port(self.folder) or self._start()
-        return f"mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=10000&connectTimeoutMS=5000"
+        return f"mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=5000&connectTimeoutMS=5000"
 
     def close(self) -> None:
         """Give up this process's share; the server stops when nobody else has one."""
@@ -97,6 +98,7 @@ class Client:
 
     def _start(self) -> int:
         mongod = self._mongod or find_mongod()
+        (self.folder / "address.json").unlink(missing_ok=True)  # of a killed keeper
         with (self.folder / "keeper.log").open("w") as log:
             keeper = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(self.folder), str(mongod)],
@@ -119,31 +121,34 @@ class Client:
             "the embedded database did not start",
             got=_last_complaint(self.folder),
             do=f"read {self.folder / 'mongod.log'}; versions are files and are safe: if the database is "
-            f"damaged, remove {self.folder} and run labelmill restore; or set FIFTYONE_DATABASE_URI to a MongoDB server",
+            f"damaged, remove {self.folder} and run labelmill restore, or set FIFTYONE_DATABASE_URI",
         )
 
 
 def running_port(folder: Path) -> int | None:
     """Port of the folder's server, if one answers."""
-    try:
-        port = int(json.loads((folder / "address.json").read_text())["port"])
-    except (OSError, ValueError, KeyError, TypeError):
+    address = _address(folder)
+    if not address or not _keeper_alive(folder) or not _answers(address["port"]):
         return None
-    if not _keeper_alive(folder):
-        return None
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=2):
-            return port
-    except OSError:
-        return None
+    return int(address["port"])
 
 
 def running_pid(folder: Path) -> int | None:
     """Process id of the folder's mongod, if it has one."""
+    return _address(folder).get("pid")
+
+
+def crashed_before(folder: Path) -> bool:
+    """Whether the folder's server began by recovering from a kill or a power cut."""
+    return bool(_address(folder).get("crashed_before"))
+
+
+def _address(folder: Path) -> dict[str, Any]:
     try:
-        return int(json.loads((folder / "address.json").read_text())["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        address = json.loads((folder / "address.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return address if isinstance(address, dict) else {}
 
 
 def _keeper_alive(folder: Path) -> bool:
@@ -183,9 +188,9 @@ def _keep(folder: Path, mongod: Path) -> int:
     except BlockingIOError:
         _say("another keeper serves this folder")
         return 1
-    _stop_orphan(folder)
     data, log, port = folder / "data", folder / "mongod.log", _free_port()
     data.mkdir(exist_ok=True)
+    crashed = _stop_orphan(data)
     log.unlink(missing_ok=True)
     command = [str(mongod), "--dbpath", str(data), "--logpath", str(log), "--port", str(port)]
     command += ["--bind_ip", "127.0.0.1", "--nounixsocket", "--wiredTigerCacheSizeGB", "1"]
@@ -199,7 +204,7 @@ def _keep(folder: Path, mongod: Path) -> int:
             server.kill()
             return 1
         time.sleep(0.02)
-    write_bytes(address, json.dumps({"port": port, "pid": server.pid}).encode())
+    write_bytes(address, json.dumps({"port": port, "pid": server.pid, "crashed_before": crashed}).encode())
     clients = (folder / "clients").open("a")
     while server.poll() is None:
         try:
@@ -219,18 +224,23 @@ def _keep(folder: Path, mongod: Path) -> int:
     return 0
 
 
-def _stop_orphan(folder: Path) -> None:
-    """End a mongod whose keeper was killed: it holds the data folder's lock."""
-    pid = running_pid(folder)
-    if pid is None:
-        return
+def _stop_orphan(data: Path) -> bool:
+    """End a mongod whose keeper was killed: it holds the data folder.
+
+    Returns:
+        Whether the last server ended without closing its files.
+    """
+    try:
+        pid = int((data / "mongod.lock").read_text())  # emptied by an orderly end
+    except (OSError, ValueError):
+        return False
     with suppress(OSError):
-        if str(folder / "data") in Path(f"/proc/{pid}/cmdline").read_text().split("\0"):
+        if str(data) in Path(f"/proc/{pid}/cmdline").read_text().split("\0"):
             os.kill(pid, signal.SIGTERM)
             deadline = time.monotonic() + _STOP_S
             while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
                 time.sleep(0.02)
-    (folder / "address.json").unlink(missing_ok=True)
+    return bool((data / "mongod.lock").read_text())
 
 
 def _answers(port: int) -> bool:

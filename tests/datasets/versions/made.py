@@ -120,7 +120,11 @@ class MadeRun:
         shards = self.workspace.shards / "encode"
         shards.mkdir(parents=True, exist_ok=True)
         rows = [
-            {"region_id": row["region_id"], "crop_digest": row["crop_digest"], "embedding": self.embeddings[str(row["region_id"])]}
+            {
+                "region_id": row["region_id"],
+                "crop_digest": row["crop_digest"],
+                "embedding": self.embeddings[str(row["region_id"])],
+            }
             for row in self.regions
         ]
         pq.write_table(pa.Table.from_pylist(rows, schema=encode_schema(32)), shards / "made.parquet")
@@ -128,7 +132,10 @@ class MadeRun:
 
     def decide(self, rows: list[dict[str, object]]) -> None:
         """Write the decisions table."""
-        schema_row = {name: None for name in DECISIONS.names} | {"superseded": False, "source": "label-studio"}
+        schema_row = dict.fromkeys(DECISIONS.names) | {
+            "superseded": False,
+            "source": "label-studio",
+        }
         self.workspace.tables.mkdir(parents=True, exist_ok=True)
         pq.write_table(
             pa.Table.from_pylist([schema_row | row for row in rows], schema=DECISIONS),
@@ -162,5 +169,3 @@ def made_run(root: Path, *, sources: int = 2, frames: int = 20) -> MadeRun:
         for index in range(frames):
             run.add_frame(f"footage/{source}.mp4", index, float(index), labels[index % len(labels)])
     return run.write()
-
-

@@ -6,8 +6,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labelmill.datasets.tables import XYXY, Route, Status
-from labelmill.datasets.versions.tables import DECISIONS, FRAMES, NOT_SURE, REGIONS, DecidedBy, frame_id
+from labelmill.datasets.tables import Route, Status
+from labelmill.datasets.versions.tables import (
+    BOX_OR_NULL,
+    DECISIONS,
+    FRAMES,
+    NOT_SURE,
+    REGIONS,
+    DecidedBy,
+    frame_id,
+)
 from labelmill.errors import VersionError
 
 _DECIDED = ("decision_id", "annotator", "decided_at", "seconds", "agreement")
@@ -138,7 +146,9 @@ def _boxes(machine: pa.Array, corrected: pa.Array) -> tuple[pa.Array, pa.Array]:
         stands[moved] = np.asarray(corrected.drop_null().flatten()).reshape(-1, 4)
         moved = moved & (stands != ours).any(axis=1)
     was = [row.tolist() if changed else None for row, changed in zip(ours, moved, strict=True)]
-    return pa.array(was, XYXY), pa.FixedSizeListArray.from_arrays(pa.array(stands.ravel(), pa.float32()), 4)
+    return pa.array(was, BOX_OR_NULL), pa.FixedSizeListArray.from_arrays(
+        pa.array(stands.ravel(), pa.float32()), 4
+    )
 
 
 def flat_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:

@@ -22,30 +22,33 @@ from labelmill.datasets.versions.content import flat_array
 from labelmill.files import digest_text
 
 FIELDS = {
-    "frame_id": "StringField",
-    "source": "StringField",
-    "frame_index": "IntField",
-    "timestamp_s": "FloatField",
-    "split": "StringField",
-    "group": "StringField",
-    "pending": "IntField",
+    "frame_id": ("StringField", "Name of the frame, the same in every version"),
+    "source": ("StringField", "The footage that it comes from"),
+    "frame_index": ("IntField", "Position in the source, from 0"),
+    "timestamp_s": ("FloatField", "Seconds from the start of the source"),
+    "split": (
+        "StringField",
+        "Which split it belongs to; aside: it stands between two, and is in neither",
+    ),
+    "group": ("StringField", "Frames of one group are never in two splits"),
+    "pending": ("IntField", "Regions of this frame that wait for a person and are not in the version"),
 }
-"""Fields of a sample beside FiftyOne's own, and their FiftyOne types."""
+"""Fields of a sample beside FiftyOne's own: their FiftyOne types and what they say."""
 
 DETECTION_FIELDS = {
-    "region_id": "StringField",
-    "crop": "StringField",  # digest of the crop's file
-    "phrase": "StringField",
-    "nearest": "StringField",
-    "similarity": "FloatField",
-    "runner_up": "StringField",
-    "margin": "FloatField",
-    "ng_similarity": "FloatField",
-    "route": "StringField",
-    "reason": "StringField",
-    "decided_by": "StringField",
-    "machine_label": "StringField",
-    "annotator": "StringField",
+    "region_id": ("StringField", "Name of the region, the same in every version"),
+    "crop": ("StringField", "SHA-256 of the crop's file in media/"),
+    "phrase": ("StringField", "The proposer's text that the box answers to"),
+    "nearest": ("StringField", "The class of the nearest template"),
+    "similarity": ("FloatField", "Cosine to the nearest template, -1 to 1"),
+    "runner_up": ("StringField", "The second nearest class, or NG template"),
+    "margin": ("FloatField", "Similarity less that of the runner-up"),
+    "ng_similarity": ("FloatField", "Cosine to the nearest NG template"),
+    "route": ("StringField", "accepted, review or ng: what the machine made of it"),
+    "reason": ("StringField", "Why it went that way"),
+    "decided_by": ("StringField", "machine, or person where somebody reviewed it"),
+    "machine_label": ("StringField", "What the machine said, also where a person said otherwise"),
+    "annotator": ("StringField", "Who decided"),
 }
 """Attributes of a region beside FiftyOne's own (label, bounding_box, confidence)."""
 

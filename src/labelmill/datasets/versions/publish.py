@@ -195,7 +195,7 @@ def read_run(workspace: Workspace) -> tuple[pa.Table, pa.Table, pa.Table | None]
     return (
         pq.read_table(workspace.table("frames"), schema=RUN_FRAMES),
         pq.read_table(workspace.table("regions"), schema=RUN_REGIONS),
-        pq.read_table(decisions, schema=DECISIONS) if decisions.exists() else None,
+        pq.read_table(decisions).select(DECISIONS.names).cast(DECISIONS) if decisions.exists() else None,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from labelmill.datasets.tables import XYXY
@@ -16,6 +17,10 @@ from labelmill.files import digest_text
 
 ASIDE = "aside"
 """The split of frames that stand between two splits, used by neither."""
+
+
+BOX_OR_NULL = pa.list_(pa.float32())
+"""Four numbers or null: pyarrow cannot read nulls in a fixed-size list back from Parquet."""
 
 
 class DecidedBy(StrEnum):
@@ -60,7 +65,7 @@ REGIONS = pa.schema(
         ("reason", pa.string()),
         ("decided_by", pa.string()),  # DecidedBy
         ("machine_label", pa.string()),
-        ("machine_xyxy", XYXY),  # null where the box is the machine's own
+        ("machine_xyxy", BOX_OR_NULL),  # null where the box is the machine's own
         ("decision_id", pa.string()),  # null without a person's decision, like the rest
         ("annotator", pa.string()),
         ("decided_at", pa.timestamp("us", tz="UTC")),
@@ -75,7 +80,7 @@ DECISIONS = pa.schema(
         ("decision_id", pa.string()),
         ("region_id", pa.string()),
         ("label", pa.string()),  # a class, NG, or "not sure"
-        ("xyxy", XYXY),  # null where the box was left as it was
+        ("xyxy", BOX_OR_NULL),  # null where the box was left as it was
         ("annotator", pa.string()),
         ("decided_at", pa.timestamp("us", tz="UTC")),
         ("seconds", pa.float64()),
@@ -100,7 +105,7 @@ def rows_digest(table: pa.Table) -> str:
     for field in table.schema:
         digest.update(f"\0{field.name}\0{field.type}\0".encode())
         for part in _value_bytes(pa.concat_arrays(table[field.name].chunks or [pa.array([], field.type)])):
-            digest.update(memoryview(part).cast("B"))
+            digest.update(part.tobytes())
     return digest.hexdigest()
 
 
@@ -108,9 +113,9 @@ def _value_bytes(array: pa.Array) -> list[np.ndarray]:
     """Little-endian arrays that hold the values of a column and nothing else."""
     parts = [np.asarray(array.is_valid().to_numpy(zero_copy_only=False), dtype=np.uint8)]
     kind = array.type
-    if pa.types.is_fixed_size_list(kind):
-        flat = array.drop_null().flatten()
-        return [*parts, *_value_bytes(flat)]
+    if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind):
+        lengths = np.asarray(pc.list_value_length(array.drop_null()).to_numpy(zero_copy_only=False))
+        return [*parts, lengths.astype("<i8"), *_value_bytes(array.drop_null().flatten())]
     if pa.types.is_string(kind):
         binary = array.drop_null().cast(pa.large_binary())
         offsets = np.frombuffer(binary.buffers()[1], dtype="<i8")[
