@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from labelmill.config import Config
 from labelmill.datasets.config import AnnotationConfig
+from labelmill.datasets.versions.config import DatasetConfig
 from labelmill.errors import LineFileError
 
 
@@ -33,9 +34,11 @@ class Line(AnnotationConfig):
     """A whole line file.
 
     Attributes:
+        dataset: How labelled frames become dataset versions.
         runner: What runs the shards of `labelmill run`.
     """
 
+    dataset: DatasetConfig = DatasetConfig()
     runner: RunnerConfig = RunnerConfig()
 
 

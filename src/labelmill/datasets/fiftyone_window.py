@@ -1,0 +1,323 @@
+"""FiftyOne, the window on dataset versions: the one module that imports it.
+
+The versions are files; whatever stands here can be made again from them (`restore`). Importing this module
+imports nothing heavy: `Window` starts the database and imports FiftyOne when it is first used.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from labelmill.datasets.mongod import Client, crashed_before
+from labelmill.datasets.versions.documents import DETECTION_FIELDS, FIELDS, documents
+from labelmill.datasets.versions.looks import dress
+from labelmill.datasets.versions.manifest import Manifest
+from labelmill.datasets.workspace import Workspace
+from labelmill.errors import ServiceError, VersionError
+
+Progress = Callable[[int, int, str], None]
+
+_UNFINISHED = "labelmill-unfinished-"
+_KEY = "labelmill"
+_EMBEDDED_URI = "LABELMILL_EMBEDDED_URI"
+_WRITERS = 2
+"""Batches on their way to the server at once, while the next one is made."""
+
+_ENVIRONMENT = {
+    "FIFTYONE_DO_NOT_TRACK": "1",
+    "FIFTYONE_DATABASE_VALIDATION": "false",  # the wheel's mongod is older than FiftyOne likes, and works
+    "FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS": "false",
+}
+
+_client: Client | None = None
+
+
+class Window:
+    """The FiftyOne datasets of one workspace.
+
+    The database is MongoDB: the server that FIFTYONE_DATABASE_URI names, or an embedded one whose data
+    lie in the workspace, in `fiftyone/`. Several processes share the embedded one; it ends with the last.
+
+    Args:
+        workspace: The workspace.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+
+    @property
+    def folder(self) -> Path:
+        """Where the embedded database lies."""
+        return self.workspace.root / "fiftyone"
+
+    @cached_property
+    def fo(self) -> Any:
+        """The connected fiftyone package.
+
+        Raises:
+            ServiceError: No database answers.
+        """
+        return _connect(self.folder)
+
+    def names(self) -> list[str]:
+        """The versions' FiftyOne datasets that exist."""
+        with _answering():
+            return [name for name in self.fo.list_datasets() if not name.startswith(_UNFINISHED)]
+
+    def identity(self, name: str) -> dict[str, Any] | None:
+        """What a FiftyOne dataset says it shows: manifest digest and workspace; None where there is none."""
+        with _answering():
+            document = self._database.datasets.find_one({"name": name}, {"info": 1})
+        return None if document is None else dict((document.get("info") or {}).get(_KEY, {}))
+
+    @property
+    def _database(self) -> Any:
+        import fiftyone.core.odm as odm
+
+        _ = self.fo
+        return odm.get_db_conn()
+
+    def stage(self, manifest: Manifest, frames: pa.Table, regions: pa.Table, progress: Progress) -> Any:
+        """Write a version as a FiftyOne dataset under a name of no version.
+
+        Args:
+            manifest: The version.
+            frames: Columns `tables.FRAMES`.
+            regions: Columns `tables.REGIONS`.
+            progress: Called with samples written and their total.
+
+        Returns:
+            The dataset, for `reveal` or `discard`.
+
+        Raises:
+            VersionError: The database has a dataset of this name that is not ours to replace.
+            ServiceError: The database does not answer.
+        """
+        with _answering():
+            self._sweep()
+            self._may_take(manifest)
+            dataset = self.fo.Dataset(f"{_UNFINISHED}{manifest.window_name}-{os.getpid()}")
+            try:
+                _declare(self.fo, dataset)
+                dataset.info = {_KEY: {"version": manifest.name, "workspace": str(self.workspace.root)}}
+                dataset.save()
+                self._insert(dataset, frames, regions, progress)
+                dress(self.fo, dataset, manifest)
+            except BaseException:
+                self.discard(dataset)
+                raise
+            return dataset
+
+    def reveal(self, dataset: Any, manifest: Manifest, digest: str) -> None:
+        """Give a staged dataset the version's name, in place of an earlier one of this workspace.
+
+        Args:
+            dataset: What `stage` returned.
+            manifest: The version.
+            digest: The version's identity.
+        """
+        with _answering():
+            dataset.info = {
+                _KEY: {
+                    "version": manifest.name,
+                    "digest": digest,
+                    "parent": manifest.parent.digest if manifest.parent else None,
+                    "message": manifest.message,
+                    "workspace": str(self.workspace.root),
+                }
+            }
+            dataset.persistent = True
+            dataset.save()
+            self._flush()
+            if dataset.name == manifest.window_name:
+                return
+            if self.identity(manifest.window_name) is not None:
+                self.fo.delete_dataset(manifest.window_name)
+            dataset.name = manifest.window_name
+            self._flush()
+
+    def _flush(self) -> None:
+        """Wait until everything written so far is in the server's journal on the disk."""
+        from pymongo import WriteConcern
+
+        ours = self._database.get_collection("labelmill", write_concern=WriteConcern(j=True))
+        ours.update_one({"_id": "flush"}, {"$inc": {"times": 1}}, upsert=True)
+
+    def discard(self, dataset: Any) -> None:
+        """Remove a staged dataset, if the database still answers."""
+        with suppress(Exception):
+            dataset.delete()
+
+    def load(self, manifest: Manifest) -> Any:
+        """The FiftyOne dataset of a version.
+
+        Raises:
+            VersionError: The database does not have it.
+        """
+        with _answering():
+            if self.identity(manifest.window_name) is None:
+                raise VersionError(
+                    f"FiftyOne has no dataset {manifest.window_name}",
+                    do=f"run labelmill restore {manifest.name}",
+                )
+            return self.fo.load_dataset(manifest.window_name)
+
+    def _insert(self, dataset: Any, frames: pa.Table, regions: pa.Table, progress: Progress) -> None:
+        """Insert raw documents: one thread makes the next batch while others wait for the server."""
+        collection = dataset._sample_collection
+        batches = documents(frames, regions, self.workspace.media, dataset._doc.id, datetime.now(UTC))
+        done = 0
+        waiting: list[tuple[Future[Any], int]] = []
+        with ThreadPoolExecutor(_WRITERS) as pool:
+            for batch in batches:
+                waiting.append((pool.submit(collection.insert_many, batch, ordered=False), len(batch)))
+                while len(waiting) > _WRITERS:
+                    future, size = waiting.pop(0)
+                    future.result()
+                    done += size
+                    progress(done, frames.num_rows, "FiftyOne samples")
+            for future, size in waiting:
+                future.result()
+                done += size
+                progress(done, frames.num_rows, "FiftyOne samples")
+
+    def _may_take(self, manifest: Manifest) -> None:
+        found = self.identity(manifest.window_name)
+        if found is not None and found.get("workspace") != str(self.workspace.root):
+            raise VersionError(
+                f"the database has another dataset named {manifest.window_name}",
+                got=f"one of {found.get('workspace') or 'somebody else'}",
+                do="give this line's dataset another name (dataset.name), or use another database "
+                "(FIFTYONE_DATABASE_URI)",
+            )
+
+    def _sweep(self) -> None:
+        """Remove what killed publishers of this workspace left; its lock says that none is at work."""
+        ours = {"name": {"$regex": f"^{_UNFINISHED}"}, "info.labelmill.workspace": str(self.workspace.root)}
+        for document in list(self._database.datasets.find(ours, {"name": 1})):
+            self.fo.delete_dataset(document["name"])
+
+    @contextmanager
+    def app(self, dataset: Any, *, port: int) -> Iterator[str]:
+        """Serve the FiftyOne App on this machine only.
+
+        Args:
+            dataset: What it shows first.
+            port: Where it listens, on 127.0.0.1; must be free.
+
+        Yields:
+            The address to open.
+        """
+        session = self.fo.launch_app(dataset, address="127.0.0.1", port=port, remote=True, auto=False)
+        try:
+            yield f"http://127.0.0.1:{port}/datasets/{dataset.slug}"
+        finally:
+            session.close()
+            self.fo.close_app()
+
+
+def _declare(fo: Any, dataset: Any) -> None:
+    """Declare the schema in two writes; FiftyOne's own way costs one and a reload for every field."""
+    dataset.media_type = "image"
+    samples: dict[str, Any] = {
+        name: getattr(fo, kind)(description=text) for name, (kind, text) in FIELDS.items()
+    }
+    samples["regions"] = fo.EmbeddedDocumentField(
+        fo.Detections, description="Labelled boxes; NG is the label of what matches no class"
+    )
+    regions = {
+        f"regions.detections.{name}": getattr(fo, kind)(description=text)
+        for name, (kind, text) in DETECTION_FIELDS.items()
+    }
+    for schema in (samples, regions):
+        dataset._sample_doc_cls.merge_field_schema(schema)
+    dataset._reload()
+
+
+def _connect(folder: Path) -> Any:
+    """Import FiftyOne on the right database, or move it there."""
+    global _client
+
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    uri = os.environ.get("FIFTYONE_DATABASE_URI")
+    if uri is None or uri == os.environ.get(_EMBEDDED_URI):  # ours, perhaps inherited from a parent process
+        if _client is not None and _client.folder != folder:
+            _disconnect()
+            _client.close()
+            _client = None
+        _client = _client or Client(folder)
+        uri = _client.connect()
+        os.environ["FIFTYONE_DATABASE_URI"] = os.environ[_EMBEDDED_URI] = uri
+    with _answering():
+        import fiftyone as fo
+        import fiftyone.core.odm.database as database
+
+        logging.getLogger("fiftyone").setLevel(logging.ERROR)  # it advises of its hosted edition and mongod
+        if database._client is None or fo.config.database_uri != uri:
+            _disconnect()
+            fo.config.database_uri = uri
+            database.establish_db_conn(fo.config)
+        if _client is not None and crashed_before(folder):
+            _recount(database.get_db_conn())
+        return fo
+
+
+def _recount(database: Any) -> None:
+    """Count the collections anew, once after a crash.
+
+    MongoDB keeps the rows through its journal but not their number, which FiftyOne shows as the dataset's
+    length (MongoDB manual, "Inaccurate counts after unclean shutdown").
+    """
+    server = database.client.address
+    if database.labelmill.find_one({"_id": "counted", "server": server}):
+        return
+    for name in database.list_collection_names():
+        database.command("validate", name)
+    database.labelmill.replace_one({"_id": "counted"}, {"server": server}, upsert=True)
+
+
+def _disconnect() -> None:
+    """Forget the database that FiftyOne is connected to, and every dataset object on it."""
+    if "fiftyone" not in sys.modules:
+        return
+    import fiftyone as fo
+    import fiftyone.core.odm.database as database
+
+    database._disconnect()
+    database._connection_kwargs.clear()
+    fo.Dataset._instances.clear()
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Turn a database that is gone into one clear line.
+
+    Raises:
+        ServiceError: The database does not answer, or refuses.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not (
+            isinstance(error, ConnectionError)
+            or type(error).__module__.startswith(("pymongo", "mongoengine"))
+        ):
+            raise
+        raise ServiceError(
+            "the FiftyOne database does not answer",
+            got=str(error).split(",")[0][:200],
+            expected="a running MongoDB server",
+            do="run the command again; published versions are files and are not touched by this",
+        ) from error

@@ -1,0 +1,271 @@
+"""Publishing: from a run's tables to a new version, or to the one that already says the same."""
+
+from __future__ import annotations
+
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from labelmill import __version__
+from labelmill.datasets.tables import FRAMES as RUN_FRAMES
+from labelmill.datasets.tables import NG
+from labelmill.datasets.tables import REGIONS as RUN_REGIONS
+from labelmill.datasets.versions.config import DatasetConfig
+from labelmill.datasets.versions.content import version_tables
+from labelmill.datasets.versions.frames import Cut, FrameImages, missing_crops, recut_crops, store_frames
+from labelmill.datasets.versions.manifest import FORMAT, Lineage, Manifest, Parent, Reviewer, Rows, Source
+from labelmill.datasets.versions.splits import split_frames
+from labelmill.datasets.versions.store import Version, VersionStore
+from labelmill.datasets.versions.tables import DECISIONS, FRAMES, DecidedBy, rows_digest, write_table
+from labelmill.datasets.workspace import Workspace
+from labelmill.errors import VersionError
+from labelmill.files import digest_bytes, digest_file, digest_text, disk_errors
+
+Progress = Callable[[int, int, str], None]
+"""Called with what is done, its total, and what it is."""
+
+
+class Window(Protocol):
+    """The database that people look into; `fiftyone_window.Window` is the one."""
+
+    def stage(self, manifest: Manifest, frames: pa.Table, regions: pa.Table, progress: Progress) -> Any:
+        """Write the version under a name that is no version's."""
+        ...
+
+    def reveal(self, staged: Any, manifest: Manifest, digest: str) -> None:
+        """Give the staged dataset its name."""
+        ...
+
+    def discard(self, staged: Any) -> None:
+        """Remove a staged dataset."""
+        ...
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What publishing needs to know of the line and its run.
+
+    Attributes:
+        line: The line's name.
+        line_text: The line file's bytes; empty where there is none.
+        run: What the run recorded (`tables/summary.json`).
+        embeddings: Names of the encode shards that hold the regions' embeddings.
+        frame_images: Decodes frames.
+        cut: Cuts crops as the run did.
+        flow_run: Prefect's id of the publishing run.
+    """
+
+    line: str
+    line_text: bytes
+    run: dict[str, Any]
+    embeddings: list[str]
+    frame_images: FrameImages
+    cut: Cut
+    flow_run: str | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """What publishing did.
+
+    Attributes:
+        version: The version that holds the content.
+        created: Whether it is new; otherwise an earlier one already said the same.
+    """
+
+    version: Version
+    created: bool
+
+
+def publish(
+    workspace: Workspace,
+    config: DatasetConfig,
+    origin: Origin,
+    window: Window | None,
+    *,
+    message: str = "",
+    progress: Progress = lambda done, total, what: None,
+) -> Published:
+    """Publish what the workspace's tables hold. Call under the workspace's lock.
+
+    The version appears by one rename, after its media, its tables and its FiftyOne dataset are written; a
+    kill before leaves nothing that anyone sees, a kill after leaves a version that `restore` shows again.
+
+    Args:
+        workspace: Where the tables are.
+        config: The line's `dataset` part.
+        origin: The line and its run.
+        window: The database to show it in; None writes the files only.
+        message: What the publisher says about it.
+        progress: Called as the work goes on.
+
+    Returns:
+        The new version, or the one that already has this content.
+
+    Raises:
+        VersionError: There is nothing to publish, or the splits leak.
+        ServiceError: The database does not answer.
+        WorkspaceError: The disk is full or read-only.
+    """
+    store = VersionStore(workspace)
+    name = config.name or origin.line
+    earlier = store.all(name)
+    frames, regions = _rows(workspace, config, origin, progress)
+    frames = split_frames(frames, regions, config, earlier)
+    classes = sorted({*pc.unique(regions["label"]).to_pylist(), *origin.run.get("classes", [])} - {NG})
+    content = digest_text("version", *classes, rows_digest(frames), rows_digest(regions))
+    for version in reversed(earlier):
+        if version.manifest.content_digest == content:
+            return Published(version, created=False)
+    with store.staging(name) as staging:
+        with disk_errors(workspace.root):
+            if origin.line_text:
+                (staging / "line.yaml").write_bytes(origin.line_text)
+            manifest = Manifest(
+                format=FORMAT,
+                dataset=name,
+                number=earlier[-1].manifest.number + 1 if earlier else 1,
+                content_digest=content,
+                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                message=message,
+                parent=Parent(number=earlier[-1].manifest.number, digest=earlier[-1].digest)
+                if earlier
+                else None,
+                classes=classes,
+                splits=config.model_dump(mode="json", exclude={"name", "jpeg_quality", "assignments"}),
+                counts=counts(frames, regions),
+                frames=_write(staging / "frames.parquet", frames),
+                regions=_write(staging / "regions.parquet", regions),
+                lineage=_lineage(origin, frames, regions),
+            )
+        staged = window.stage(manifest, frames, regions, progress) if window else None
+        try:
+            version = store.commit(staging, manifest)
+        except BaseException:
+            if window:
+                window.discard(staged)
+            raise
+    if window:
+        window.reveal(staged, version.manifest, version.digest)
+    return Published(version, created=True)
+
+
+def _rows(
+    workspace: Workspace, config: DatasetConfig, origin: Origin, progress: Progress
+) -> tuple[pa.Table, pa.Table]:
+    """The version's two tables, with every picture that they name in the media store; no splits yet."""
+    frames, regions = version_tables(*read_run(workspace))
+    media = store_frames(
+        workspace,
+        frames,
+        origin.frame_images,
+        quality=config.jpeg_quality,
+        progress=lambda done, total: progress(done, total, "frames"),
+    )
+    frames = frames.set_column(FRAMES.get_field_index("media_digest"), FRAMES.field("media_digest"), media)
+    regions = recut_crops(workspace, frames, regions, origin.cut, quality=config.jpeg_quality)
+    if lost := missing_crops(workspace, regions):
+        raise VersionError(
+            f"{len(lost)} crops are gone from {workspace.media.root}",
+            got=f"no {lost[0][:16]}….jpg",
+            do="run labelmill annotate again",
+        )
+    return frames, regions
+
+
+def read_run(workspace: Workspace) -> tuple[pa.Table, pa.Table, pa.Table | None]:
+    """The frames, regions and decisions of a workspace.
+
+    Raises:
+        VersionError: It was never annotated.
+    """
+    if not (workspace.table("frames").exists() and workspace.table("regions").exists()):
+        raise VersionError(
+            "nothing to publish", got=f"no tables in {workspace.root}", do="run labelmill annotate LINE first"
+        )
+    decisions = workspace.table("decisions")
+    return (
+        pq.read_table(workspace.table("frames"), schema=RUN_FRAMES),
+        pq.read_table(workspace.table("regions"), schema=RUN_REGIONS),
+        pq.read_table(decisions).select(DECISIONS.names).cast(DECISIONS) if decisions.exists() else None,
+    )
+
+
+def counts(frames: pa.Table, regions: pa.Table) -> dict[str, dict[str, int]]:
+    """Regions by split and label, and frames by split under "frames"."""
+    splits = frames["split"].to_pylist()
+    split_of = dict(zip(frames["frame_id"].to_pylist(), splits, strict=True))
+    found: dict[str, Counter[str]] = {split: Counter() for split in sorted(set(splits))}
+    for name, label in zip(regions["frame_id"].to_pylist(), regions["label"].to_pylist(), strict=True):
+        found[split_of[name]][label] += 1
+    by_split = {split: dict(sorted(counter.items())) for split, counter in found.items()}
+    return {**by_split, "frames": dict(sorted(Counter(splits).items()))}
+
+
+def _write(path: Path, table: pa.Table) -> Rows:
+    write_table(path, table)
+    return Rows(
+        file=path.name, rows=table.num_rows, rows_digest=rows_digest(table), file_digest=digest_file(path)
+    )
+
+
+def _lineage(origin: Origin, frames: pa.Table, regions: pa.Table) -> Lineage:
+    sources = Counter(zip(frames["source"].to_pylist(), frames["source_digest"].to_pylist(), strict=True))
+    return Lineage(
+        line=origin.line,
+        line_file="line.yaml" if origin.line_text else None,
+        line_digest=digest_bytes(origin.line_text),
+        run=origin.run,
+        embeddings=origin.embeddings,
+        sources=[
+            Source(source=source, digest=digest, frames=number)
+            for (source, digest), number in sorted(sources.items())
+        ],
+        reviewers=reviewers(regions),
+        code=code_version(),
+        flow_run=origin.flow_run,
+    )
+
+
+def reviewers(regions: pa.Table) -> list[Reviewer]:
+    """Who decided how many of these regions, and when."""
+    theirs = regions.filter(pc.equal(regions["decided_by"], DecidedBy.PERSON.value)).to_pylist()
+    ledger = []
+    for annotator in sorted({row["annotator"] for row in theirs}):
+        rows = [row for row in theirs if row["annotator"] == annotator]
+        at = sorted(row["decided_at"] for row in rows)
+        ledger.append(
+            Reviewer(
+                annotator=annotator,
+                decisions=len(rows),
+                changed=sum(
+                    row["label"] != row["machine_label"] or row["machine_xyxy"] is not None for row in rows
+                ),
+                first_at=at[0].isoformat(),
+                last_at=at[-1].isoformat(),
+                seconds=round(sum(row["seconds"] or 0.0 for row in rows), 3),
+            )
+        )
+    return ledger
+
+
+def code_version() -> str:
+    """Labelmill's version and, where it runs from a checkout, its commit."""
+    root = Path(__file__).parents[4]
+    if not (root / ".git").exists():
+        return __version__
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return __version__
+    return f"{__version__} ({found.stdout.strip()})" if found.returncode == 0 else __version__

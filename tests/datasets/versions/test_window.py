@@ -1,0 +1,205 @@
+"""The real FiftyOne on the real mongod."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.datasets.versions.made import MadeRun, made_run
+
+from labelmill.datasets import mongod
+from labelmill.datasets.fiftyone_window import Window
+from labelmill.datasets.versions.config import DatasetConfig
+from labelmill.datasets.versions.documents import VOLATILE
+from labelmill.datasets.versions.publish import Published, publish
+from labelmill.datasets.versions.store import VersionStore
+from labelmill.errors import ServiceError, VersionError
+
+pytestmark = [
+    pytest.mark.server,
+    # FiftyOne's own imports and connection, not ours to mend
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+def publish_shown(run: MadeRun, config: DatasetConfig | None = None) -> Published:
+    with run.workspace.lock():
+        return publish(run.workspace, config or DatasetConfig(), run.origin(), Window(run.workspace))
+
+
+def documents_of(dataset: Any) -> list[dict[str, Any]]:
+    """A dataset's raw documents without what differs between two writings."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(part) for key, part in value.items() if key not in (*VOLATILE, "_rand")}
+        return [clean(part) for part in value] if isinstance(value, list) else value
+
+    return [clean(document) for document in dataset._sample_collection.find().sort("_id")]
+
+
+def test_raw_documents_are_what_fiftyone_itself_writes(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    version = publish_shown(run).version
+    window = Window(run.workspace)
+    fo = window.fo
+    ours = window.load(version.manifest)
+    theirs = fo.Dataset()
+    for sample in ours.iter_samples():
+        fields = {
+            name: sample[name]
+            for name in sample.field_names
+            if name not in ("id", "created_at", "last_modified_at")
+        }
+        copy = fo.Sample(**{key: value for key, value in fields.items() if key != "regions"})
+        copy["regions"] = fo.Detections(
+            detections=[
+                fo.Detection(
+                    **{key: part[key] for key in part.field_names if key != "id" and part[key] is not None}
+                )
+                for part in sample.regions.detections
+            ]
+        )
+        theirs.add_sample(copy)
+    expected, got = documents_of(theirs), documents_of(ours)
+    assert len(got) == 40
+
+    def shape(document: Any) -> Any:
+        if isinstance(document, dict):
+            return {k: shape(v) for k, v in document.items() if v is not None and k != "_id"}
+        return [shape(part) for part in document] if isinstance(document, list) else document
+
+    by_frame = {document["frame_id"]: document for document in expected}
+    for document in got:
+        assert shape(document) == shape(by_frame[document["frame_id"]])
+
+
+def test_frames_are_samples_and_regions_detections(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    version = publish_shown(run).version
+    dataset = Window(run.workspace).load(version.manifest)
+    assert (dataset.name, dataset.persistent, len(dataset)) == ("bench-v1", True, 40)
+    assert dataset.count("regions.detections") == 40
+    assert dataset.count_values("regions.detections.label") == {"left": 16, "right": 16, "NG": 8}
+    sample = dataset.match({"source": "footage/1.mp4", "frame_index": 1}).first()
+    frame = version.frames.filter((version.frames["frame_id"].to_pandas() == sample.frame_id).to_numpy())
+    assert Path(sample.filepath) == run.workspace.media.path(frame["media_digest"][0].as_py())
+    assert sample.tags == [sample.split]
+    row = next(row for row in run.regions if row["frame_index"] == 1 and row["source"] == "footage/1.mp4")
+    found = next(part for part in sample.regions.detections if part.region_id == row["region_id"])
+    assert found.bounding_box == pytest.approx([4 / 64, 4 / 48, 20 / 64, 32 / 48])
+    assert (found.label, found.similarity, found.margin, found.route, found.crop) == (
+        row["label"],
+        row["similarity"],
+        0.125,
+        "accepted",
+        row["crop_digest"],
+    )
+    assert found.ng_similarity is None
+    assert len(dataset.to_patches("regions")) == 40
+    identity = Window(run.workspace).identity("bench-v1")
+    assert identity is not None
+    assert identity["digest"] == version.digest
+
+
+def test_two_workspaces_do_not_meet(tmp_path: Path) -> None:
+    first, second = made_run(tmp_path / "a"), made_run(tmp_path / "b", sources=1)
+    publish_shown(first)
+    publish_shown(second)
+    assert len(Window(second.workspace).load(VersionStore(second.workspace).resolve("v1").manifest)) == 20
+    assert len(Window(first.workspace).load(VersionStore(first.workspace).resolve("v1").manifest)) == 40
+
+
+def test_the_database_keeps_versions_over_processes_and_ends_with_them(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from labelmill.datasets.fiftyone_window import Window;"
+        "from labelmill.datasets.workspace import Workspace;"
+        "w = Window(Workspace(Path(sys.argv[1]))); print(w.names(), flush=True)"
+    )
+    first = mongod.Client(tmp_path / "fiftyone")
+    assert first.connect().startswith("mongodb://127.0.0.1:")
+    port = mongod.running_port(tmp_path / "fiftyone")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("FIFTYONE_DATABASE_URI", None)
+    output = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert output.stdout.strip() == "[]"
+    assert mongod.running_port(tmp_path / "fiftyone") == port
+    pid = mongod.running_pid(tmp_path / "fiftyone")
+    first.close()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists()
+    assert mongod.running_port(tmp_path / "fiftyone") is None
+    assert run.workspace.root == tmp_path
+
+
+def test_a_killed_mongod_comes_back_with_its_data(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    version = publish_shown(run).version
+    pid = mongod.running_pid(tmp_path / "fiftyone")
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    assert _gone(pid)
+    assert len(Window(run.workspace).load(version.manifest)) == 40
+
+
+def test_a_killed_keeper_leaves_no_stuck_folder(tmp_path: Path) -> None:
+    client = mongod.Client(tmp_path)
+    client.connect()
+    pid = mongod.running_pid(tmp_path)
+    keeper = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(keeper, signal.SIGKILL)
+    assert _gone(keeper)
+    client.close()
+    again = mongod.Client(tmp_path)
+    again.connect()
+    assert mongod.running_pid(tmp_path) not in (None, pid)
+    again.close()
+
+
+def test_a_mongod_that_does_not_start_says_why(tmp_path: Path) -> None:
+    broken = tmp_path / "mongod"
+    broken.write_text("#!/bin/sh\necho no such luck >&2\nexit 3\n")
+    broken.chmod(0o755)
+    with pytest.raises(ServiceError, match=r"the embedded database did not start, got .*status 3"):
+        mongod.Client(tmp_path / "db", broken).connect()
+
+
+def test_a_stranger_with_the_same_name_is_not_overwritten(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    Window(run.workspace).fo.Dataset("bench-v1", persistent=True)
+    with pytest.raises(VersionError, match="the database has another dataset named bench-v1"):
+        publish_shown(run)
+    assert VersionStore(run.workspace).datasets() == []
+    assert Window(run.workspace).names() == ["bench-v1"]
+
+
+def _gone(pid: int) -> bool:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        stat = Path(f"/proc/{pid}/stat")
+        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_json_is_plain(tmp_path: Path) -> None:
+    version = publish_shown(made_run(tmp_path)).version
+    assert json.loads(version.manifest.to_bytes())["dataset"] == "bench"
