@@ -176,21 +176,21 @@ def _rail(painter: _Painter) -> None:
 
 def _mat(painter: _Painter) -> None:
     mat = painter.box(MAT_XY, MAT_HALF_WH, 7)
-    painter.solid((96, 132, 134), mat, edge_px=1.5, gloss=0.0)
+    painter.solid((98, 124, 128), mat, edge_px=1.5, gloss=0.0)
     inside = mat.distance_px < 0
     shape = mat.distance_px.shape
     weave = 1 + 0.02 * noise(painter.rng, shape, 1.0) + 0.02 * noise(painter.rng, shape, 18)
     painter.colour[mat.area] *= np.where(inside, weave, 1)[..., None]
-    painter.paint((150, 178, 178), mat.grown(-6).outline(0.6), 0.6)
+    painter.paint((150, 174, 176), mat.grown(-6).outline(0.6), 0.6)
     for xy in SLOTS:
-        painter.paint((186, 204, 202), painter.box(xy, (30, 33), 9).outline(0.7), 0.55)
+        painter.paint((192, 200, 200), painter.box(xy, (30, 33), 9).outline(0.7), 0.55)
 
 
 def _bin(painter: _Painter, tray: Bin) -> None:
     (x, y), (half_w, half_h) = tray.xy, tray.half_wh
-    painter.solid((48, 92, 150), painter.box(tray.xy, tray.half_wh, 8), edge_px=3.0, gloss=0.12)
+    painter.solid((52, 90, 140), painter.box(tray.xy, tray.half_wh, 8), edge_px=3.0, gloss=0.12)
     inside = painter.box(tray.xy, (half_w - 6, half_h - 6), 6)
-    floor = np.array([38, 70, 116], dtype=np.float32)
+    floor = np.array([42, 66, 102], dtype=np.float32)
     sun = 0.62 + 0.5 * ((painter.xx[inside.area] - x) / 90 + (painter.yy[inside.area] - y) / 80)
     painter.paint((floor * np.clip(sun, 0.4, 1.0)[..., None]).astype(np.float32), inside)
     painter.paint((232, 230, 222), painter.box((x, y + half_h - 3), (17, 4.0), 1))

@@ -8,14 +8,14 @@ import numpy as np
 
 from labelmill.annotators.config import CropConfig
 from labelmill.annotators.crops import cut
-from labelmill.datasets.sample.bench import BINS, LAMP_XY_PX, MAT_XY, PX_PER_CM, RAIL_Y_PX, WH_PX
+from labelmill.datasets.sample.bench import BINS, LAMP_XY_PX, MAT_HALF_WH, MAT_XY, PX_PER_CM, RAIL_Y_PX, WH_PX
 from labelmill.datasets.sample.generate import CROP_MARGIN, FPS
 from labelmill.datasets.sample.scene import HAND_WITH_PART, LABELS, Scene, Truth
 from labelmill.datasets.sample.script import Visit, direction, hand_at, write_script
 from labelmill.images import Image
 
 TEMPLATES_PER_CLASS = 5
-_SPAN_S = 90.0
+_SPAN_S = 180.0
 
 
 def _cut(image: Image, xyxy: tuple[float, float, float, float], margin: float = 0.0) -> Image:
@@ -37,26 +37,30 @@ def draw_crops(seed: int) -> Iterator[tuple[str, Image]]:
 
 
 def _spread(scene: Scene, label: str) -> list[tuple[Image, Truth]]:
-    """Frames of one label, each from another visit, the directions of their hands far apart."""
-    moments = [
-        (number, moment)
+    """Frames of one label, each from another visit: every kind of part in turn, directions far apart."""
+    waiting = [
+        (number, visit.part, *moment)
         for number, visit in enumerate(scene.script.visits)
         if (moment := _best_moment(visit, holds=label == HAND_WITH_PART))
     ]
     found: list[tuple[Image, Truth]] = []
-    angles = np.array([angle for _, (_, angle) in moments])
-    gap = -np.abs(angles)  # the most upright one first
-    while len(found) < TEMPLATES_PER_CLASS and np.isfinite(gap).any():
-        chosen = int(gap.argmax())
-        number, (index, angle) = moments[chosen]
+    taken: list[tuple[str, float]] = []
+    while waiting and len(found) < TEMPLATES_PER_CLASS:
+        chosen = max(waiting, key=lambda moment: _worth(moment[1], moment[3], taken))
+        waiting.remove(chosen)
+        number, part, index, angle = chosen
         image, truths = scene.frame(index)
         truth = next((t for t in truths if t.visit == number and t.clear and t.label == label), None)
-        distance = np.abs(angles - angle)
-        gap = np.where(np.isfinite(gap), np.where(gap > 0, np.minimum(gap, distance), distance), gap)
-        gap[chosen] = -np.inf
         if truth is not None:
             found.append((image, truth))
+            taken.append((part, angle))
     return found
+
+
+def _worth(part: str, angle: float, taken: list[tuple[str, float]]) -> tuple[int, float]:
+    """How much a template of a part and direction adds to those that are taken, for comparing."""
+    others = [abs(angle - other) for kind, other in taken if kind == part]
+    return -len(others), min(others, default=-abs(angle))  # the most upright one first
 
 
 def _best_moment(visit: Visit, *, holds: bool) -> tuple[int, float] | None:
@@ -105,8 +109,14 @@ def _ng_crops(scene: Scene) -> Iterator[tuple[str, Image]]:
         if not any(visit.start_s <= index / FPS <= visit.end_s for visit in visits)
     )
     image, _ = scene.frame(quiet)
-    for number, (x, y) in enumerate((BINS[0].xy, BINS[2].xy, MAT_XY)):
-        yield f"bench/{number + 1}", _cut(image, (x - 50, y - 45, x + 50, y + 45))
+    left, top = MAT_XY[0] - MAT_HALF_WH[0], MAT_XY[1] - MAT_HALF_WH[1]
+    empty = [
+        *((x - 50, y - 45, x + 50, y + 45) for x, y in (BINS[0].xy, BINS[2].xy, MAT_XY)),
+        (MAT_XY[0] - 30, top + 86, MAT_XY[0] + 30, top + 98),  # the mat between two rows
+        (left - 60, top + 110, left - 10, top + 160),  # bare laminate
+    ]
+    for number, box in enumerate(empty):
+        yield f"bench/{number + 1}", _cut(image, box)
 
 
 def _meet(a: tuple[float, float, float, float], b: tuple[int, int, int, int]) -> bool:

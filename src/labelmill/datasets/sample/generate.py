@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,8 @@ def generate_sample(
         files = dict(_write_all(folder, int(seed), float(duration_s), progress or _silent))
         for stale in set(known["files"] if known else {}) - set(files):
             (folder / stale).unlink(missing_ok=True)
+            with suppress(OSError):  # other files are in it
+                (folder / stale).parent.rmdir()
         manifest = {"settings": settings, "files": files}
         write_bytes(folder / _MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
     return _sample(folder, files)

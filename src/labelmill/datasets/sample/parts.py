@@ -21,8 +21,8 @@ from labelmill.datasets.sample.relief import (
 PX_PER_CM = 10.0
 KINDS = ("bolt", "box", "flange")
 
-_BRASS = (196, 158, 78)
-_STEEL = (150, 156, 162)
+_BRASS = (214, 168, 62)
+_STEEL = (158, 164, 172)
 _CARTON = (58, 122, 86)
 
 
@@ -106,7 +106,7 @@ def draw_ball(phase: int) -> Sprite:
     along = np.cos(turn) * xx / BALL_RADIUS_CM - np.sin(turn) * zz
     upright = np.cos(turn) * zz + np.sin(turn) * xx / BALL_RADIUS_CM
     stripe = (np.abs(along * 0.8 + upright * 0.6) < 0.16)[..., None]
-    colour = np.where(stripe, np.array([232, 232, 226.0]), np.array([46, 92, 158.0])).astype(np.float32)
+    colour = np.where(stripe, np.array([232, 232, 226.0]), np.array([122, 74, 158.0])).astype(np.float32)
     colour = cv2.GaussianBlur(colour, (0, 0), 0.8)
     light, gleam = shade((zz * BALL_RADIUS_CM).astype(np.float32), PX_PER_CM, ambient=0.35, gloss=0.5)
     colour = colour * light[..., None] + gleam[..., None]

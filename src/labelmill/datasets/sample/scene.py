@@ -30,7 +30,7 @@ LABELS = (HAND_EMPTY, HAND_WITH_PART)
 
 _GRIP_STEPS = 7  # sprites between an open hand and a fist
 _SHUTTER = 0.5  # share of a frame's time in which light is gathered
-_UNCLEAR_S = 0.14  # around gripping and releasing no one can say which label is right
+_UNCLEAR_S = 0.2  # around gripping and releasing no one can say which label is right
 _SEEN_SHARE = 0.3  # of a hand that must be in the picture for a clear label
 _LEAST_PX = 120  # of a hand that must be in the picture to be boxed at all
 _FALLOFF_UNIT = 200.0  # light that leaves a pixel as it is, in the 8-bit light map
@@ -43,7 +43,7 @@ class Truth:
     Attributes:
         xyxy: Around the bare hand up to the cuff, as far as it is in the picture, pixels.
         label: One of `LABELS`.
-        clear: False within 0.14 s of gripping or releasing, and while most of the hand is outside.
+        clear: False within 0.2 s of gripping or releasing, and while most of the hand is outside.
         visit: Index of the visit in the script.
     """
 
