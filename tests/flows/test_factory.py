@@ -52,13 +52,13 @@ def test_run_gives_what_annotate_gives(bench: Path, prefect_environment: dict[st
     line = str(bench / "line.yaml")
     direct = labelmill(prefect_environment, "annotate", line, "-w", str(bench / "direct"), "--json")
     assert direct.returncode == 0, direct.stderr
-    flow = labelmill(prefect_environment, "run", line, "-w", str(bench / "flow"), "--json")
+    flow = labelmill(prefect_environment, "run", line, "-w", str(bench / "flow"), "--json", "--no-publish")
     assert flow.returncode == 0, flow.stderr
     assert json.loads(flow.stdout)["counts"] == json.loads(direct.stdout)["counts"]
     for name in ("frames", "regions", "quarantine"):
         table = f"tables/{name}.parquet"
         assert (bench / "flow" / table).read_bytes() == (bench / "direct" / table).read_bytes()
-    again = labelmill(prefect_environment, "run", line, "-w", str(bench / "flow"), "--json")
+    again = labelmill(prefect_environment, "run", line, "-w", str(bench / "flow"), "--json", "--no-publish")
     assert json.loads(again.stdout)["shards"]["computed"] == 0
 
 
@@ -92,11 +92,13 @@ def test_deployed_and_run_by_a_worker(bench: Path, prefect_environment: dict[str
     summary = json.loads((workspace / "tables" / "summary.json").read_text())
     assert summary["counts"]["frames"] == 40
     assert summary["counts"]["regions"] > 0
+    published = labelmill(prefect_environment, "versions", "-w", str(workspace), "--json")
+    assert [version["name"] for version in json.loads(published.stdout)["versions"]] == ["bench-v1"]
 
 
 def test_a_killed_run_is_taken_over_and_closed(bench: Path, prefect_environment: dict[str, str]) -> None:
     workspace = bench / "killed"
-    arguments = ["run", str(bench / "line.yaml"), "-w", str(workspace)]
+    arguments = ["run", str(bench / "line.yaml"), "-w", str(workspace), "--no-publish"]
     victim = subprocess.Popen(
         [sys.executable, "-m", "labelmill.cli", *arguments],
         env=prefect_environment,
@@ -125,7 +127,7 @@ def test_other_runners_give_the_same_tables(
     direct = labelmill(prefect_environment, "annotate", str(line), "-w", str(bench / "direct"))
     assert direct.returncode == 0, direct.stderr
     line.write_text(line.read_text() + f"runner: {{kind: {kind}, workers: 2}}\n")
-    spread = labelmill(prefect_environment, "run", str(line), "-w", str(bench / "spread"))
+    spread = labelmill(prefect_environment, "run", str(line), "-w", str(bench / "spread"), "--no-publish")
     assert spread.returncode == 0, spread.stderr
     for name in ("frames", "regions", "quarantine"):
         table = f"tables/{name}.parquet"

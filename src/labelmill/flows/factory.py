@@ -1,4 +1,4 @@
-"""The whole factory as one Prefect flow: annotate in shards, publish, report.
+"""The whole factory as one Prefect flow: annotate in shards, then publish a dataset version.
 
 Only wiring and retries: every stage is a plain function of another room. Deployed by `prefect.yaml`.
 """
@@ -20,7 +20,7 @@ from threading import Lock
 from typing import Any, cast
 from uuid import UUID
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
@@ -102,6 +102,18 @@ def annotate_shard(number: int, job: Job) -> ShardReport:
     return run_shard(job.shard, job.plan, _makers(job.line), store, workspace.media)
 
 
+@task(name="publish", persist_result=False, cache_policy=NO_CACHE)
+def publish_version(path: Path, line: Line, workspace: Workspace) -> str:
+    """Publish what the last run found; the name of the version that holds it."""
+    from labelmill.datasets.fiftyone_window import Window
+    from labelmill.datasets.versions.origin import open_origin
+    from labelmill.datasets.versions.publish import publish
+
+    with open_origin(line, workspace, path.read_bytes(), runtime.flow_run.id) as origin:
+        published = publish(workspace, line.dataset, origin, Window(workspace), message="labelmill run")
+    return published.version.manifest.name
+
+
 def _annotate(work: Run, line: Line) -> dict[str, Any]:
     """Run every shard that is not done, a task each, and join the tables."""
     logger = get_run_logger()
@@ -136,12 +148,13 @@ def _annotate(work: Run, line: Line) -> dict[str, Any]:
 
 
 @flow(name="labelmill-factory", flow_run_name="{line}", validate_parameters=False)
-def run(line: str, workspace: str | None = None) -> dict[str, Any]:
-    """Run a whole line: annotate.
+def run(line: str, workspace: str | None = None, publish: bool = True) -> dict[str, Any]:
+    """Run a whole line: annotate its footage and publish what was found.
 
     Args:
         line: Path of the line file.
         workspace: Folder for results; `workspace/<line's name>` without it.
+        publish: Whether a dataset version is published.
 
     Returns:
         The summary of the run.
@@ -156,4 +169,6 @@ def run(line: str, workspace: str | None = None) -> dict[str, Any]:
         name = f"annotate-{config.name}"
         stage = flow(name="labelmill-annotate", flow_run_name=name, task_runner=task_runner(config.runner))
         summary: dict[str, Any] = stage(lambda: _annotate(work, config))()
+    if publish:
+        summary["version"] = publish_version(Path(line), config, place)
     return {**summary, "workspace": str(place.root)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -17,14 +17,19 @@ def register(app: typer.Typer) -> None:
     )(run)
 
 
-def run(line: LinePath, workspace: WorkspacePath = None, as_json: AsJson = False) -> None:
-    """Run a whole line as one Prefect flow: the same work as `annotate`, scheduled, retried and watched."""
+def run(
+    line: LinePath,
+    workspace: WorkspacePath = None,
+    publish: Annotated[bool, typer.Option(help="Publish a dataset version at the end.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Run a whole line as one Prefect flow: `annotate` and `publish`, scheduled, retried and watched."""
     config = load(line)
     place = workspace_of(config, workspace)
     note("starting Prefect …")
     from labelmill.flows.factory import run as flow
 
-    summary: dict[str, Any] = flow(line=str(line.resolve()), workspace=str(place.root))
+    summary: dict[str, Any] = flow(line=str(line.resolve()), workspace=str(place.root), publish=publish)
     emit(summary, as_json=as_json, text=lambda: _text(summary))
 
 
@@ -34,4 +39,5 @@ def _text(summary: dict[str, Any]) -> str:
         f"{summary['line']}: {counts['frames']:,} frames, {counts['regions']:,} regions, "
         f"{counts['accepted']:,} accepted, {counts['review']:,} to review, {counts['ng']:,} NG; "
         f"{summary['shards']['computed']} shards computed, {summary['shards']['reused']} reused"
+        + (f"; dataset version {summary['version']}" if "version" in summary else "")
     )
