@@ -6,8 +6,10 @@ imports nothing heavy: `Window` starts the database and imports FiftyOne when it
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -208,23 +210,40 @@ class Window:
         for document in list(self._database.datasets.find(ours, {"name": 1})):
             self.fo.delete_dataset(document["name"])
 
-    @contextmanager
-    def app(self, dataset: Any, *, port: int) -> Iterator[str]:
-        """Serve the FiftyOne App on this machine only.
+    def serve(self, name: str, *, port: int, ready: Callable[[str], None]) -> None:
+        """Serve the FiftyOne App on this machine only, in this process, until Ctrl-C or SIGTERM.
 
         Args:
-            dataset: What it shows first.
+            name: The FiftyOne dataset that it shows first.
             port: Where it listens, on 127.0.0.1; must be free.
-
-        Yields:
-            The address to open.
+            ready: Called with the address once it answers.
         """
-        session = self.fo.launch_app(dataset, address="127.0.0.1", port=port, remote=True, auto=False)
-        try:
-            yield f"http://127.0.0.1:{port}/datasets/{dataset.slug}"
-        finally:
-            session.close()
-            self.fo.close_app()
+        slug = self.fo.load_dataset(name).slug
+        import fiftyone.server.main as server  # sets FIFTYONE_SERVER
+        from hypercorn.config import Config
+
+        config = Config()
+        config.bind = [f"127.0.0.1:{port}"]
+        config.errorlog = None
+        server.set_port(port)
+
+        async def run() -> None:
+            serving = asyncio.create_task(server.serve(server.app, config))
+            while not serving.done() and not _listens(port):
+                await asyncio.sleep(0.05)
+            if not serving.done():
+                ready(f"http://127.0.0.1:{port}/datasets/{slug}")
+            await serving
+
+        asyncio.run(run())
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def _declare(fo: Any, dataset: Any) -> None:

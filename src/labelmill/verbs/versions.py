@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,7 +133,6 @@ def browse(
     as_json: AsJson = False,
 ) -> None:
     """Open a version in the FiftyOne App, on this machine only."""
-    import time
     import webbrowser
 
     from labelmill.datasets.fiftyone_window import Window
@@ -142,19 +142,18 @@ def browse(
     listen = free_port(port)
     note("starting FiftyOne …")
     window = Window(store.workspace)
-    dataset = window.load(version.manifest)
-    with window.app(dataset, port=listen) as url:
+    window.load(version.manifest)
+
+    def ready(url: str) -> None:
         emit(
             {**summary(version), "url": url}, as_json=as_json, text=lambda: f"{version.manifest.name}: {url}"
         )
+        sys.stdout.flush()
         note("Ctrl-C ends it")
         if open_browser:
             webbrowser.open(url)
-        try:
-            while True:
-                time.sleep(3600)
-        except KeyboardInterrupt:
-            note("ended")
+
+    window.serve(version.manifest.window_name, port=listen, ready=ready)
 
 
 def find_store(spec: str | None, workspace: Path | None) -> VersionStore:
