@@ -214,10 +214,13 @@ def boxes_of(
         Boxes in pixels of the working picture, shape (n, 4), and their scores, shape (n,).
     """
     image = level_light(image, background.middle)
-    gap = changed(image, background.middle, config)
-    _, mask = cv2.threshold(gap, config.contrast, 255, cv2.THRESH_BINARY)
+    gap = difference(image, background.middle)
+    contrast = max(config.contrast, 3 * noise_of(image, background.middle))
+    _, mask = cv2.threshold(gap, contrast, 255, cv2.THRESH_BINARY)
+    if config.shadows == "drop":
+        drop_shadows(mask, image, background.middle, contrast)
     for low, high in background.rests:
-        mask = cv2.bitwise_and(mask, cv2.bitwise_not(_resting(image, low, high, config.contrast)))
+        mask = cv2.bitwise_and(mask, cv2.bitwise_not(_resting(image, low, high, contrast)))
     if cv2.countNonZero(mask) > config.max_changed * mask.size:
         return np.empty((0, 4), np.float32), np.empty(0, np.float32)
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
@@ -238,30 +241,45 @@ def level_light(image: Image, background: Image) -> Image:
     """Undo what exposure and white balance changed: a factor a channel, fitted to the whole picture."""
     now, then = (picture[::8, ::8].astype(np.float32) + 1.0 for picture in (image, background))
     gain = np.clip(np.median(then / now, axis=(0, 1)), 0.5, 2.0)
+    if np.abs(gain - 1.0).max() < 0.01:
+        return image
     grey = np.arange(256, dtype=np.float32)[:, None]
     table = np.clip(np.rint(grey * gain), 0, 255).astype(np.uint8)
     return np.asarray(cv2.LUT(image, table[None]), np.uint8)
 
 
-def changed(image: Image, background: Image, config: MotionConfig) -> Mask:
-    """Say how much each pixel differs from the background, in grey levels; 0 in shadow.
+def difference(image: Image, background: Image) -> Mask:
+    """Say by how many grey levels each pixel differs, in its most different channel.
 
     Returns:
         Shape (height, width), uint8.
     """
     red, green, blue = cv2.split(cv2.absdiff(image, background))
-    gap = np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
-    if config.shadows == "keep":
-        return gap
-    at = np.nonzero(gap > config.contrast)
+    return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
+
+
+def noise_of(image: Image, background: Image) -> float:
+    """Estimate the standard deviation of the noise, in grey levels.
+
+    From neighbours in the difference of the two pictures, so that neither texture nor broad shadows count;
+    the median, so that moving things do not. A median absolute deviation is 0.6745 standard deviations.
+    """
+    green = image[::4, :, 1].astype(np.int16) - background[::4, :, 1]
+    return float(np.median(np.abs(np.diff(green, axis=1)))) / (0.6745 * 2**0.5)
+
+
+def drop_shadows(mask: Mask, image: Image, background: Image, contrast: float) -> None:
+    """Unmark, in place, what is darker or a little brighter than the background, but of the same colour.
+
+    Horprasert et al.: brightness distortion is the best-fitting factor, colour distortion what is left.
+    """
+    at = np.nonzero(mask)
     now = image[at].astype(np.float32)
     then = background[at].astype(np.float32)
-    # Horprasert et al.: brightness distortion is the best-fitting factor, colour distortion what is left.
     factor = (now * then).sum(axis=1) / ((then * then).sum(axis=1) + 1.0)
     colour = np.abs(now - factor[:, None] * then).max(axis=1)
-    shaded = (factor > 0.4) & (factor < 1.25) & (colour < config.contrast * 0.5)
-    gap[at[0][shaded], at[1][shaded]] = 0
-    return gap
+    shaded = (factor > 0.4) & (factor < 1.25) & (colour < contrast / 2)
+    mask[at[0][shaded], at[1][shaded]] = 0
 
 
 def _resting(image: Image, low: Image, high: Image, contrast: float) -> Mask:
