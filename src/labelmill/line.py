@@ -58,7 +58,7 @@ def load_line(path: Path) -> Line:
         raise LineFileError(f"cannot read {path}", got=str(error), expected="a YAML text file") from error
     try:
         document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - safe
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
         raise LineFileError(f"{path} is no YAML", got=str(error), do="mend it") from error
     if not isinstance(document, dict):
         raise LineFileError(
