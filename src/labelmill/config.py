@@ -34,7 +34,7 @@ class Config(BaseModel):
         not_in_key: Fields that cannot change a result (batch sizes, worker counts), left out of shard keys.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
     not_in_key: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")

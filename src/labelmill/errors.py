@@ -9,6 +9,7 @@ LabelmillError
 ├── MissingDependencyError an optional part that is not installed
 ├── WorkspaceError         a workspace that cannot be read or written
 │   ├── WorkspaceLockedError
+│   ├── DamagedShardError  a stored result that cannot be read any more
 │   └── WorkspaceFullError
 ├── VersionError           a dataset version that is absent, broken or refused
 ├── ReviewError            a review server or its project
@@ -87,6 +88,10 @@ class WorkspaceError(LabelmillError):
 
 class WorkspaceLockedError(WorkspaceError):
     """Another run holds the workspace."""
+
+
+class DamagedShardError(WorkspaceError):
+    """A stored result that cannot be read any more; it was removed, so that a run computes it anew."""
 
 
 class WorkspaceFullError(WorkspaceError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from pathlib import Path
 from labelmill.errors import WorkspaceError, WorkspaceFullError
 
 TEMPORARY_PREFIX = ".tmp-"
+_TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{8}-.")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -32,7 +34,9 @@ def digest_file(path: Path) -> str:
 
 def digest_text(*parts: str, hex_digits: int = 64) -> str:
     """SHA-256 of some strings, so joined that no two lists of parts give the same text."""
-    joined = b"".join(len(part.encode()).to_bytes(8, "big") + part.encode() for part in parts)
+    # File names that are no UTF-8 come as surrogates.
+    encoded = [part.encode(errors="surrogateescape") for part in parts]
+    joined = b"".join(len(part).to_bytes(8, "big") + part for part in encoded)
     return hashlib.sha256(joined).hexdigest()[:hex_digits]
 
 
@@ -45,7 +49,7 @@ def disk_errors(root: Path) -> Iterator[None]:
 
     Raises:
         WorkspaceFullError: No space or quota is left.
-        WorkspaceError: The disk is read-only, or permission is denied.
+        WorkspaceError: The disk is read-only, permission is denied, or it refuses otherwise.
     """
     try:
         yield
@@ -55,14 +59,12 @@ def disk_errors(root: Path) -> Iterator[None]:
                 f"no space left in {root}",
                 do="free some space, or name another --workspace, and run again: finished shards are kept",
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise WorkspaceError(
-                f"cannot write in {root}",
-                got=os.strerror(error.errno).lower(),
-                expected="a writable folder",
-                do="name another with --workspace",
-            ) from error
-        raise
+        raise WorkspaceError(
+            f"cannot work in {root}",
+            got=os.strerror(error.errno).lower() if error.errno else str(error),
+            expected="a folder that can be read and written",
+            do="name another with --workspace",
+        ) from error
 
 
 @contextmanager
@@ -97,7 +99,10 @@ def sweep_temporary(root: Path) -> int:
     Returns:
         How many files were removed.
     """
-    leftovers = [path for path in root.rglob(f"{TEMPORARY_PREFIX}*") if path.is_file()]
+    # The whole pattern: a workspace may have been put into a folder with files of its own.
+    leftovers = [
+        path for path in root.rglob(f"{TEMPORARY_PREFIX}*") if _TEMPORARY.match(path.name) and path.is_file()
+    ]
     for path in leftovers:
         path.unlink(missing_ok=True)
     return len(leftovers)

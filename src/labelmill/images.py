@@ -24,7 +24,8 @@ def read_image(path: Path) -> Image | str:
     """Read one image as it is meant to be seen.
 
     EXIF orientation is applied; CMYK and palettes are converted; 16-bit samples keep their upper 8 bits;
-    float samples of at most 1 are scaled by 255; transparent pixels are laid on white.
+    float samples of at most 1 are scaled by 255, and those that are no number are black; transparent pixels
+    are laid on white.
 
     Returns:
         RGB, shape (height_px, width_px, 3), uint8, or the reason why the file cannot be read.
@@ -59,7 +60,7 @@ def _rgb(picture: object) -> Image:
         raise ValueError("no picture")
     mode = picture.mode
     if mode.startswith(("I;16", "I", "F")):
-        samples = np.asarray(picture, dtype=np.float64)
+        samples = np.nan_to_num(np.asarray(picture, dtype=np.float64))
         scale = 255.0 if mode == "F" and samples.max(initial=0) <= 1 else 1.0 if mode == "F" else 1 / 257
         grey = np.clip(np.rint(samples * scale), 0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)

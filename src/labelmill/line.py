@@ -57,9 +57,9 @@ def load_line(path: Path) -> Line:
     except (OSError, UnicodeDecodeError) as error:
         raise LineFileError(f"cannot read {path}", got=str(error), expected="a YAML text file") from error
     try:
-        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - safe
-    except yaml.YAMLError as error:
-        raise LineFileError(f"{path} is no YAML", got=str(error), do="mend it") from error
+        document = _parse(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
+        raise LineFileError(f"{path} cannot be read as YAML", got=str(error), do="mend it") from error
     if not isinstance(document, dict):
         raise LineFileError(
             f"{path} is no line file",
@@ -72,12 +72,49 @@ def load_line(path: Path) -> Line:
         raise LineFileError(explain(error, path.name)) from None
 
 
+def _parse(text: str) -> Any:
+    """Read YAML, refusing a key that is given twice: the first would be dropped without a word."""
+    import yaml
+
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class Loader(base):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen: set[str] = set()
+            for key, _ in node.value:
+                name = key.value if isinstance(key, yaml.ScalarNode) else None
+                if name in seen:
+                    problem = f"the key {name!r} is given twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                if name is not None:
+                    seen.add(name)
+            return super().construct_mapping(node, deep)
+
+    return yaml.load(text, Loader=Loader)  # noqa: S506 - a safe loader
+
+
+_KINDS = {
+    "model_type": "expected a mapping",
+    "dict_type": "expected a mapping",
+    "tuple_type": "expected a list",
+    "path_type": "expected a path",
+}
+"""What pydantic says in Python's words, in YAML's."""
+
+
 def explain(error: ValidationError, source: str) -> str:
     """Say the first fault of a document in one line, and how many more there are."""
     faults = error.errors(include_url=False)
+    # A list that is too short only because its faulty items do not count.
+    places = [fault["loc"] for fault in faults]
+    faults = [
+        fault
+        for fault in faults
+        if fault["type"] != "too_short" or not any(len(at) > len(fault["loc"]) for at in places)
+    ]
     fault = faults[0]
     where = ".".join(str(part) for part in fault["loc"]) or "the document"
-    message = f"{source}: {where}: {_lower(fault['msg'])}"
+    message = f"{source}: {where}: {_KINDS.get(fault['type'], _lower(fault['msg']))}"
     if fault["type"] not in {"missing", "unknown_key", "unknown_kind"} and not isinstance(
         fault["input"], dict
     ):

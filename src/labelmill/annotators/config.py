@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from labelmill.config import Config, FilePath
@@ -34,8 +34,9 @@ class TemplatesConfig(Config):
     ng: FilePath | None = None
 
 
-def _cosine(value: float | Literal["auto"]) -> float | Literal["auto"]:
-    if value != "auto" and not -1 <= value <= 1:
+def _cosine(value: object) -> object:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value != "auto" and not (number and -1 <= value <= 1):  # type: ignore[operator]
         raise PydanticCustomError("lambda", "expected a cosine from -1 to 1, or auto")
     return value
 
@@ -50,6 +51,6 @@ class MatchingConfig(Config):
         review_band: Crops whose similarity is below λ by less than this go to people.
     """
 
-    lambda_: Annotated[float | Literal["auto"], AfterValidator(_cosine), Field(alias="lambda")] = "auto"
+    lambda_: Annotated[float | Literal["auto"], BeforeValidator(_cosine), Field(alias="lambda")] = "auto"
     margin: Annotated[float, Field(ge=0, le=2)] = 0.03
     review_band: Annotated[float, Field(ge=0, le=2)] = 0.05

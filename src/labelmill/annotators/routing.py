@@ -49,7 +49,7 @@ def route(matches: Matches, classes: tuple[str, ...], lambda_: float, config: Ma
     ):
         rival = "an NG template" if runner_up == -1 else classes[runner_up] if runner_up >= 0 else ""
         lead = f"leads {rival} by {margin:.3f}" if rival else ""
-        if similarity < lambda_:
+        if not similarity >= lambda_:  # also where the similarity is no number
             label = NG
             near = similarity >= lambda_ - config.review_band
             chosen = REVIEW if near else NG_ROUTE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,10 @@ from labelmill.datasets.config import AnnotationConfig
 from labelmill.datasets.plan import Plan, Shard, make_plan
 from labelmill.datasets.shards import ShardStore
 from labelmill.datasets.workspace import Workspace
+from labelmill.errors import DamagedShardError
 from labelmill.files import disk_errors, write_bytes
+
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]
 """Called with sampled frames done, their total, and a word on what is being done."""
@@ -55,7 +59,7 @@ def open_run(config: AnnotationConfig, workspace: Workspace) -> Iterator[Run]:
         LabelmillError: The line, its sources or its templates cannot be used.
     """
     with workspace.lock():
-        with disk_errors(workspace.root), Catalogue(workspace.root / "digests.sqlite") as catalogue:
+        with Catalogue(workspace.root / "digests.sqlite") as catalogue:
             plan = make_plan(config, catalogue)
         yield Run(config, workspace, plan, ShardStore(workspace.shards))
 
@@ -113,11 +117,12 @@ def finish(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
     path = run.workspace.tables / "summary.json"
     known = read_summary(run.workspace)
     if known is not None and known.get("plan") == run.plan.digest:
-        return known
-    from labelmill.datasets.join import join_tables
-
+        return {**known, "line": run.config.name}
+    with disk_errors(run.workspace.root):
+        # Gone before the first table is replaced: killed in between, nobody takes the tables for its own.
+        path.unlink(missing_ok=True)
     started = time.perf_counter()
-    result = join_tables(run.config, run.plan, run.store, run.workspace)
+    result = _join(run)
     seconds = {**seconds, "join": time.perf_counter() - started}
     summary = {
         "line": run.config.name,
@@ -127,8 +132,29 @@ def finish(run: Run, seconds: dict[str, float]) -> dict[str, Any]:
         "identities": run.plan.identities,
         "seconds": {stage: round(spent, 3) for stage, spent in seconds.items()},
     }
-    write_bytes(path, (json.dumps(summary, indent=1) + "\n").encode())
+    with disk_errors(run.workspace.root):
+        write_bytes(path, (json.dumps(summary, indent=1) + "\n").encode())
     return summary
+
+
+def _join(run: Run) -> dict[str, Any]:
+    """Join the tables; shards that turn out to be damaged are computed anew."""
+    from labelmill.datasets.bank import Makers
+    from labelmill.datasets.join import join_tables
+    from labelmill.datasets.stages import run_shard
+
+    makers = Makers(run.config)
+    healed: set[str] = set()
+    while True:
+        try:
+            return join_tables(run.config, run.plan, run.store, run.workspace)
+        except DamagedShardError as error:
+            if error.what in healed:  # the disk does not keep what is written
+                raise
+            healed.add(error.what)
+            _log.warning("%s; computing it anew", error.what)
+            for shard in run.todo():
+                run_shard(shard, run.plan, makers, run.store, run.workspace.media)
 
 
 def read_summary(workspace: Workspace) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from labelmill.annotators.types import Encoder, Proposer
 from labelmill.datasets.config import AnnotationConfig
 from labelmill.datasets.plan import Plan
 from labelmill.datasets.shards import ShardStore, embeddings_of, fixed_size_lists
+from labelmill.errors import DamagedShardError
 from labelmill.makers import ENCODERS, PROPOSERS
 
 
@@ -53,7 +54,7 @@ def load_bank(plan: Plan, makers: Makers, store: ShardStore) -> TemplateBank:
         TemplateError: A template cannot be read.
     """
     key = plan.bank_key
-    if not store.has("templates", key) or not store.sound("templates", key):
+    if not store.has("templates", key):
         images = read_templates(plan.templates)
         embeddings = makers.encoder.encode(images).astype(np.float16)
         table = pa.table(
@@ -63,7 +64,10 @@ def load_bank(plan: Plan, makers: Makers, store: ShardStore) -> TemplateBank:
             }
         )
         store.write("templates", key, table)
-    table = store.read("templates", key)
+    try:
+        table = store.read("templates", key)
+    except DamagedShardError:  # removed
+        return load_bank(plan, makers, store)
     return TemplateBank(
         plan.templates.classes, unit_rows(embeddings_of(table)), table["owner"].to_numpy().astype(np.int64)
     )

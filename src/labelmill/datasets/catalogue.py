@@ -5,20 +5,34 @@ A digest is trusted while a file's size, modification time and inode are what th
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from labelmill.datasets.sources.video import VideoIndex, index_video
-from labelmill.files import digest_file, digest_text
+from labelmill.files import digest_file, digest_text, disk_errors
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS digests (
-  path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, digest TEXT
+  path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, digest TEXT
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS indices (
-  digest TEXT PRIMARY KEY, pts BLOB, time_base_s REAL, seekable INTEGER, problem TEXT
+CREATE TABLE IF NOT EXISTS videos (
+  digest TEXT PRIMARY KEY, pts BLOB, time_base_s REAL, keys BLOB, problem TEXT
 ) WITHOUT ROWID;
 """
+
+_DISK = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+    sqlite3.SQLITE_PERM: errno.EACCES,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+}
+"""SQLite's primary result codes for what the disk refuses, as the system's own numbers."""
 
 
 class Catalogue:
@@ -28,26 +42,59 @@ class Catalogue:
 
     Args:
         path: The SQLite file; `:memory:` remembers nothing between runs.
+
+    Raises:
+        WorkspaceError: The disk refuses.
     """
 
     def __init__(self, path: Path | str) -> None:
-        try:
-            self._db = self._connect(path)
-        except sqlite3.DatabaseError:
-            Path(path).unlink(missing_ok=True)
-            self._db = self._connect(path)
+        self._path = path
+        self._db: sqlite3.Connection | None = None
+        self._execute("SELECT 1")
 
-    @staticmethod
-    def _connect(path: Path | str) -> sqlite3.Connection:
-        db = sqlite3.connect(path, isolation_level=None)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")
-        db.executescript(_SCHEMA)
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, isolation_level=None)
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+            db.executescript(_SCHEMA)
+        except sqlite3.Error:
+            db.close()
+            raise
         return db
+
+    def _execute(self, statement: str, values: tuple[Any, ...] = ()) -> Any:
+        """Run a statement; return its first row, if there is one."""
+        for attempt in range(2):
+            try:
+                with self._refusals():
+                    self._db = self._db or self._connect()
+                    return self._db.execute(statement, values).fetchone()
+            except sqlite3.DatabaseError:  # the file is damaged
+                if attempt or self._path == ":memory:":
+                    raise
+                self.close()
+                for suffix in ("", "-wal", "-shm"):
+                    Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+        return None
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        with disk_errors(Path(self._path).parent):
+            try:
+                yield
+            except sqlite3.OperationalError as error:
+                number = _DISK.get(error.sqlite_errorcode & 0xFF)
+                if number is None:
+                    raise
+                raise OSError(number, str(error)) from error
 
     def close(self) -> None:
         """Let go of the file."""
-        self._db.close()
+        if self._db is not None:
+            with suppress(sqlite3.Error):
+                self._db.close()
+            self._db = None
 
     def __enter__(self) -> Catalogue:
         return self
@@ -67,13 +114,12 @@ class Catalogue:
             return digest_text(*parts)
         stat = path.stat()
         state = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
-        row = self._db.execute(
-            "SELECT size, mtime_ns, inode, digest FROM digests WHERE path = ?", (str(path),)
-        ).fetchone()
+        name = os.fsencode(path)
+        row = self._execute("SELECT size, mtime_ns, inode, digest FROM digests WHERE path = ?", (name,))
         if row is not None and tuple(row[:3]) == state:
             return str(row[3])
         digest = digest_file(path)
-        self._db.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", (str(path), *state, digest))
+        self._execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", (name, *state, digest))
         return digest
 
     def video_index(self, path: Path, digest: str) -> VideoIndex:
@@ -84,14 +130,14 @@ class Catalogue:
         """
         import numpy as np
 
-        row = self._db.execute(
-            "SELECT pts, time_base_s, seekable, problem FROM indices WHERE digest = ?", (digest,)
-        ).fetchone()
+        row = self._execute("SELECT pts, time_base_s, keys, problem FROM videos WHERE digest = ?", (digest,))
         if row is not None:
-            return VideoIndex(np.frombuffer(row[0], dtype="<i8"), row[1], bool(row[2]), row[3])
+            keys = None if row[2] is None else np.frombuffer(row[2], dtype="<i8")
+            return VideoIndex(np.frombuffer(row[0], dtype="<i8"), row[1], keys, row[3])
         index = index_video(path)
-        self._db.execute(
-            "INSERT OR REPLACE INTO indices VALUES (?, ?, ?, ?, ?)",
-            (digest, index.pts.astype("<i8").tobytes(), index.time_base_s, index.seekable, index.problem),
+        starts = None if index.keys is None else index.keys.astype("<i8").tobytes()
+        self._execute(
+            "INSERT OR REPLACE INTO videos VALUES (?, ?, ?, ?, ?)",
+            (digest, index.pts.astype("<i8").tobytes(), index.time_base_s, starts, index.problem),
         )
         return index

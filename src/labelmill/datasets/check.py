@@ -25,7 +25,7 @@ def check_line(config: AnnotationConfig, workspace: Workspace) -> list[dict[str,
         ("sources", lambda: _sources(config)),
         ("templates", lambda: _templates(config)),
         (f"proposer {config.proposer.kind}", lambda: _maker(PROPOSERS.make(config.proposer))),
-        (f"encoder {config.encoder.kind}", lambda: _maker(ENCODERS.make(config.encoder))),
+        (f"encoder {config.encoder.kind}", lambda: _encoder(config)),
         ("workspace", lambda: _workspace(workspace)),
     ]
     findings = []
@@ -55,6 +55,12 @@ def _templates(config: AnnotationConfig) -> str:
 
 def _maker(maker: object) -> str:
     return f"loads ({type(maker).__name__})"
+
+
+def _encoder(config: AnnotationConfig) -> str:
+    encoder = ENCODERS.make(config.encoder)
+    # Asked for its length, a model that loads when first needed shows whether it does.
+    return f"{_maker(encoder)}, {encoder.dim} values a crop"
 
 
 def _workspace(workspace: Workspace) -> str:

@@ -15,6 +15,7 @@ from labelmill.datasets.media import MediaStore
 from labelmill.datasets.selection import RepeatFilter
 from labelmill.datasets.shards import fixed_size_lists, table_of
 from labelmill.datasets.sources.footage import FrameRef
+from labelmill.errors import WeightsError
 from labelmill.files import digest_text
 from labelmill.images import Image
 
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     import supervision as sv
 
 CROPS_PER_CALL = 256
-"""Crops handed to an encoder at once: many frames together, and a bounded memory."""
+"""Crops handed to an encoder at once: many frames together."""
+
+BYTES_PER_CALL = 64 * 2**20
+"""Or so many bytes of them, whichever comes first: a bounded memory, also for large crops."""
 
 BOX_STEPS_PER_PX = 4
 """Boxes are rounded to a quarter of a pixel before they are named, kept or cut."""
@@ -155,6 +159,7 @@ class Crops:
         self._digests: list[str] = []
         self._rows: dict[str, int] = {}
         self._waiting: list[Image] = []
+        self._waiting_bytes = 0
         self._done: list[npt.NDArray[np.float16]] = []
 
     def add(self, ids: list[str], crops: list[Image]) -> None:
@@ -170,13 +175,24 @@ class Crops:
             if digest not in self._rows:
                 self._rows[digest] = len(self._rows)
                 self._waiting.append(crop.copy())  # a view would keep the whole frame alive
-        if len(self._waiting) >= CROPS_PER_CALL:
+                self._waiting_bytes += crop.size
+        if len(self._waiting) >= CROPS_PER_CALL or self._waiting_bytes >= BYTES_PER_CALL:
             self._encode()
 
     def _encode(self) -> None:
         if self._waiting:
-            self._done.append(self._encoder.encode(self._waiting).astype(np.float16))
+            rows = self._encoder.encode(self._waiting)
+            largest = float(np.abs(rows).max(initial=0))
+            if not largest <= np.finfo(np.float16).max:  # also where a value is no number
+                raise WeightsError(
+                    "the encoder gives embeddings that cannot be kept",
+                    got=f"a value of {largest:g}",
+                    expected=f"numbers up to {np.finfo(np.float16).max:g}, as float16 holds them",
+                    do="check the weights, and `encoder: dtype`",
+                )
+            self._done.append(rows.astype(np.float16))
             self._waiting.clear()
+            self._waiting_bytes = 0
 
     def table(self) -> pa.Table:
         """The encode shard."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from labelmill.files import digest_bytes, write_bytes
+from labelmill.files import digest_bytes, disk_errors, write_bytes
 
 
 class MediaStore:
@@ -19,20 +19,21 @@ class MediaStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._known: set[str] = set()
 
     def put(self, data: bytes, suffix: str = ".jpg") -> str:
         """Store some bytes.
 
         Returns:
             Their digest, 64 hex digits.
+
+        Raises:
+            WorkspaceError: The disk refuses.
         """
         digest = digest_bytes(data)
-        if digest not in self._known:
-            target = self.path(digest, suffix)
+        target = self.path(digest, suffix)
+        with disk_errors(self.root.parent):
             if not target.exists():
                 write_bytes(target, data)
-            self._known.add(digest)
         return digest
 
     def path(self, digest: str, suffix: str = ".jpg") -> Path:

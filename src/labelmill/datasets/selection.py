@@ -25,8 +25,9 @@ def sample(footage: Footage, config: SelectionConfig) -> npt.NDArray[np.int64]:
         Positions in the footage, strictly increasing, shape (n,), int64.
     """
     if config.fps is not None and footage.fps_applies:
-        # A thousandth of an interval absorbs the rounding of timestamps to the container's time base.
-        interval = np.floor(footage.timestamps_s() * config.fps + 1e-3)
+        # A tenth of an interval absorbs what timestamps are off: Matroska rounds them to a millisecond, at
+        # 29.97 frames/s a thirty-third of an interval, and cameras jitter.
+        interval = np.floor(footage.timestamps_s() * config.fps + 0.1)
         return np.flatnonzero(np.diff(interval, prepend=-1.0) > 0)
     return np.arange(0, len(footage), config.stride, dtype=np.int64)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from labelmill.errors import DamagedShardError
 from labelmill.files import digest_text, disk_errors, replacing
 
 if TYPE_CHECKING:
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
 
 KEY_DIGITS = 32
 """128 bits: no two of a trillion keys meet."""
+
+_MAGIC = b"PAR1"
+_LEAST_BYTES = 12
+"""Of a Parquet file: the magic at both ends, and the footer's length."""
 
 
 def make_key(stage: str, **parts: Any) -> str:
@@ -48,8 +55,19 @@ class ShardStore:
         return self.root / stage / f"{key}.parquet"
 
     def has(self, stage: str, key: str) -> bool:
-        """Whether a shard was computed."""
-        return self.path(stage, key).exists()
+        """Whether a shard was computed. A file that is no whole Parquet file is as good as none.
+
+        Only the ends are looked at, which costs microseconds; damage within is found by `read`.
+        """
+        try:
+            with self.path(stage, key).open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - _LEAST_BYTES + len(_MAGIC)))
+                tail = file.read()
+        except OSError:
+            return False
+        footer = int.from_bytes(tail[:4], "little")
+        return size >= _LEAST_BYTES and tail[4:] == _MAGIC and footer <= size - _LEAST_BYTES
 
     def write(self, stage: str, key: str, table: pa.Table) -> None:
         """Store a shard, atomically.
@@ -61,26 +79,31 @@ class ShardStore:
 
         target = self.path(stage, key)
         with disk_errors(self.root.parent), replacing(target) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
     def read(self, stage: str, key: str, columns: list[str] | None = None) -> pa.Table:
-        """Load a shard."""
-        import pyarrow.parquet as pq
+        """Load a shard.
 
-        return pq.read_table(self.path(stage, key), columns=columns, partitioning=None)
-
-    def sound(self, stage: str, key: str) -> bool:
-        """Whether a stored shard's footer can be read; a damaged one is removed, to be computed again."""
+        Raises:
+            DamagedShardError: It is absent, or its bytes are not those that were written; it was removed.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         path = self.path(stage, key)
         try:
-            pq.read_metadata(path)
-        except (pa.ArrowException, OSError):
-            path.unlink(missing_ok=True)
-            return False
-        return True
+            return pq.read_table(path, columns=columns, partitioning=None, page_checksum_verification=True)
+        except (pa.ArrowException, OSError) as error:
+            with disk_errors(self.root.parent):
+                # What Arrow says of content has no number; what the system says of the file has one.
+                if getattr(error, "errno", None) not in (None, errno.ENOENT, errno.EIO):
+                    raise
+                path.unlink(missing_ok=True)
+            raise DamagedShardError(
+                f"the {stage} shard {key} cannot be read",
+                got=str(error),
+                do="it was removed; run `labelmill annotate` again to compute it anew",
+            ) from error
 
 
 def table_of(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:

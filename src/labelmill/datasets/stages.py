@@ -6,6 +6,7 @@ has no result yet. Each stage's table is written as soon as it is whole.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -23,9 +24,12 @@ from labelmill.datasets.bank import Makers, load_bank, resolve_lambda
 from labelmill.datasets.collectors import Crops, Proposal, Regions, Selected, known_proposals, rounded
 from labelmill.datasets.config import AnnotationConfig
 from labelmill.datasets.media import MediaStore
-from labelmill.datasets.plan import Plan, Shard
+from labelmill.datasets.plan import STAGES, Plan, Shard
 from labelmill.datasets.prefetch import prefetch
 from labelmill.datasets.shards import ShardStore, embeddings_of, table_of
+from labelmill.errors import DamagedShardError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -57,9 +61,28 @@ def run_shard(shard: Shard, plan: Plan, makers: Makers, store: ShardStore, media
         LabelmillError: A model or a template cannot be used.
     """
     report = ShardReport()
-    missing = shard.missing(store)
-    if not missing:
-        return report
+    for attempt in range(len(STAGES) + 1):
+        missing = shard.missing(store)
+        if not missing:
+            break
+        try:
+            _compute(missing, shard, plan, makers, store, media, report)
+        except DamagedShardError as error:  # an earlier run's; it was removed, and so is missing now
+            if attempt == len(STAGES):
+                raise
+            _log.warning("%s; computing it anew", error.what)
+    return report
+
+
+def _compute(
+    missing: list[str],
+    shard: Shard,
+    plan: Plan,
+    makers: Makers,
+    store: ShardStore,
+    media: MediaStore,
+    report: ShardReport,
+) -> None:
     if {"select", "propose", "encode"} & set(missing):
         _decode_pass(shard, makers, store, media, missing, report)
     if "match" in missing:
@@ -69,7 +92,6 @@ def run_shard(shard: Shard, plan: Plan, makers: Makers, store: ShardStore, media
         store.write("match", shard.keys["match"], _match_table(encoded, bank, makers.config))
         report.computed.append("match")
         report.spend("match", started)
-    return report
 
 
 def _decode_pass(
@@ -139,9 +161,10 @@ def _proposed(
     busy_s += time.perf_counter() - clock
     # A proposer pulls its frames itself; the time for which it waited is booked as decoding.
     report.seconds["propose"] = max(0.0, busy_s - report.seconds.get("decode", 0.0))
-    if pending:
+    unanswered = len(pending) + sum(1 for _ in frames)
+    if unanswered:
         raise RuntimeError(
-            f"the proposer {makers.config.proposer.kind!r} left {len(pending)} frames unanswered"
+            f"the proposer {makers.config.proposer.kind!r} left {unanswered} frames unanswered"
         )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -19,6 +21,11 @@ from labelmill.errors import LineFileError
 if TYPE_CHECKING:
     import supervision as sv
 
+_CLASSES = "classes.txt"
+"""What labelImg and others write beside YOLO labels: a class name a line."""
+
+_TRAILING_NUMBER = re.compile(r"[0-9]+$")
+
 Named = list[tuple[float, float, float, float, str, float]]
 """x1, y1, x2, y2, class name, score; relative to the picture for YOLO, pixels otherwise."""
 
@@ -27,10 +34,12 @@ class BoxesConfig(MakerConfig):
     """Boxes read from annotation files.
 
     Attributes:
-        labels: A folder of YOLO `.txt` or VOC `.xml` files, or a COCO `.json` file. A still image's boxes are
+        labels: A folder of YOLO `.txt` or VOC `.xml` files, or a COCO `.json` file. Of YOLO polygons, the
+            bounds are taken. A still image's boxes are
             found by its path within the source (suffix aside), or by its stem; a video frame's by a stem or
             `file_name` that ends in its index, such as `frame_000123`.
-        names: Class names of YOLO numbers: a list, or a `data.yaml`; found beside the labels when absent.
+        names: Class names of YOLO numbers: a list, or a `data.yaml`; without it, a `classes.txt` in the
+            folder or a `data.yaml` beside it is taken.
     """
 
     kind: Literal["boxes"] = "boxes"
@@ -74,11 +83,10 @@ class Boxes:
         for key in self._boxes:
             stems.setdefault(key.rsplit("/", 1)[-1], []).append(key)
         self._by_stem = {stem: keys[0] for stem, keys in stems.items() if len(keys) == 1}
-        self._by_number = {
-            int(digits): key
-            for stem, key in self._by_stem.items()
-            if (digits := stem[len(stem.rstrip("0123456789")) :])
-        }
+        self._by_number: dict[int, list[str]] = {}
+        for stem, key in self._by_stem.items():
+            if digits := _TRAILING_NUMBER.search(stem):
+                self._by_number.setdefault(int(digits[0]), []).append(key)
 
     def propose(self, frames: Iterator[Frame]) -> Iterator[sv.Detections]:
         """Yield the boxes of each frame."""
@@ -102,7 +110,15 @@ class Boxes:
 
     def _key(self, frame: Frame) -> str | None:
         if not frame.name:
-            return self._by_number.get(frame.index)
+            keys = self._by_number.get(frame.index, [])
+            if len(keys) > 1:
+                raise LineFileError(
+                    f"several boxes for frame {frame.index} of a video",
+                    got=", ".join(keys[:3]),
+                    expected="one stem that ends in each frame's index",
+                    do="give each video a line and a label folder of its own",
+                )
+            return keys[0] if keys else None
         path = frame.name.rsplit(".", 1)[0]
         return path if path in self._boxes else self._by_stem.get(path.rsplit("/", 1)[-1])
 
@@ -110,51 +126,79 @@ class Boxes:
 def _class_names(config: BoxesConfig) -> list[str]:
     if isinstance(config.names, tuple):
         return list(config.names)
+    listed = config.labels / _CLASSES
+    if config.names is None and listed.is_file():
+        return _text(listed).split("\n")
     candidates = (
         [config.names]
         if config.names is not None
         else [folder / "data.yaml" for folder in (config.labels, *list(config.labels.parents)[:2])]
     )
     for path in candidates:
-        if path.is_file():
-            names = (yaml.safe_load(path.read_text()) or {}).get("names")
-            if isinstance(names, dict):
-                return [str(names[number]) for number in sorted(names)]
-            if isinstance(names, list):
-                return [str(name) for name in names]
+        if not path.is_file():
+            continue
+        try:
+            document = yaml.safe_load(_text(path))
+        except (yaml.YAMLError, ValueError) as error:
+            raise LineFileError(f"{path} is no YAML", got=str(error), do="mend it") from error
+        names = document.get("names") if isinstance(document, dict) else None
+        if isinstance(names, dict) and all(isinstance(number, int) for number in names):
+            return [str(names.get(number, number)) for number in range(max(names, default=-1) + 1)]
+        if isinstance(names, list):
+            return [str(name) for name in names]
     if config.names is not None:
         raise LineFileError(f"no class names in {config.names}", expected="a data.yaml with `names`")
     return []
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LineFileError(f"cannot read {path}", got=str(error), expected="a text file") from error
+
+
 def _read_yolo(folder: Path, names: list[str]) -> dict[str, Named]:
     boxes: dict[str, Named] = {}
     for path in sorted(folder.rglob("*.txt")):
+        if path.name == _CLASSES:
+            continue
         rows: Named = []
-        for number, text in enumerate(path.read_text().splitlines(), start=1):
+        for number, text in enumerate(_text(path).splitlines(), start=1):
             if not text.strip():
                 continue
             try:
-                values = [float(word) for word in text.split()]
-                kind, centre_x, centre_y, width, height = values[:5]
-            except ValueError as error:
+                kind, *values = (float(word) for word in text.split())
+                rows.append(_yolo_row(int(kind), values, names))
+            except (ValueError, OverflowError) as error:
                 raise LineFileError(
                     f"{path} line {number} is no YOLO box", got=repr(text), expected="class cx cy w h"
                 ) from error
-            name = names[int(kind)] if 0 <= int(kind) < len(names) else str(int(kind))
-            score = values[5] if len(values) == 6 else 1.0
-            half_w, half_h = width / 2, height / 2
-            rows.append(
-                (centre_x - half_w, centre_y - half_h, centre_x + half_w, centre_y + half_h, name, score)
-            )
         boxes[path.relative_to(folder).with_suffix("").as_posix()] = rows
     return boxes
+
+
+def _yolo_row(
+    kind: int, values: list[float], names: list[str]
+) -> tuple[float, float, float, float, str, float]:
+    """Read the numbers of one line: a box, a box with a score, or the corners of a polygon."""
+    name = names[kind] if 0 <= kind < len(names) else str(kind)
+    if not all(math.isfinite(value) for value in values):
+        raise ValueError("no number")
+    if len(values) >= 6 and len(values) % 2 == 0:
+        return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]), name, 1.0
+    centre_x, centre_y, width, height, *score = values
+    if len(score) > 1:
+        raise ValueError("neither a box nor a polygon")
+    half_w, half_h = width / 2, height / 2
+    box = (centre_x - half_w, centre_y - half_h, centre_x + half_w, centre_y + half_h)
+    return *box, name, score[0] if score else 1.0
 
 
 def _read_voc(folder: Path) -> dict[str, Named]:
     boxes: dict[str, Named] = {}
     for path in sorted(folder.rglob("*.xml")):
-        text = path.read_text()
+        text = _text(path)
         if "<!ENTITY" in text:
             raise LineFileError(f"{path} declares XML entities", expected="plain VOC", do="remove them")
         try:
@@ -173,8 +217,9 @@ def _read_voc(folder: Path) -> dict[str, Named]:
 
 
 def _read_coco(path: Path) -> dict[str, Named]:
+    text = _text(path)
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(text)
         names = {int(entry["id"]): str(entry["name"]) for entry in document.get("categories", [])}
         images = {entry["id"]: str(entry["file_name"]).rsplit(".", 1)[0] for entry in document["images"]}
         boxes: dict[str, Named] = {stem: [] for stem in images.values()}
@@ -183,7 +228,7 @@ def _read_coco(path: Path) -> dict[str, Named]:
             name = names.get(int(entry["category_id"]), str(entry["category_id"]))
             row = (x, y, x + width, y + height, name, float(entry.get("score", 1.0)))
             boxes[images[entry["image_id"]]].append(row)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LineFileError(
             f"{path} is no COCO file", got=repr(error), expected="images, annotations and categories"
         ) from error

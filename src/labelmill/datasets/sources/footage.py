@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,17 +86,17 @@ class VideoSlice:
         path: The file.
         refs: The frames by name.
         pts: Their timestamps, as the index has them.
-        seekable: Whether a read may start in the middle.
+        starts: Key frames from which a read may start; None where `pts` are positions.
     """
 
     path: Path
     refs: tuple[FrameRef, ...]
     pts: tuple[int, ...]
-    seekable: bool
+    starts: tuple[int, ...] | None
 
     def read(self) -> Iterator[Frame | str]:
         """Decode the frames, streaming: each a picture, or the reason why there is none."""
-        images = video_files.read_video(self.path, self.pts, seekable=self.seekable)
+        images = video_files.read_video(self.path, self.pts, self.starts)
         for ref, image in zip(self.refs, images, strict=True):
             if isinstance(image, str):
                 yield image
@@ -135,7 +136,8 @@ class Video:
             FrameRef(self.name, self.digest, position, at)
             for position, at in zip(positions, seconds, strict=True)
         )
-        return VideoSlice(self.path, refs, tuple(pts.tolist()), self.index.seekable)
+        starts = self.index.starts(int(pts[0])) if positions else None
+        return VideoSlice(self.path, refs, tuple(pts.tolist()), starts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +292,7 @@ def _add_stills(
         names.append(name)
         digests.append(digest)
     if paths:
-        footage.append(Stills(paths, names, digests, [p.relative_to(folder).as_posix() for p in paths]))
+        footage.append(Stills(paths, names, digests, [_name(path, folder) for path in paths]))
     else:
         problems.append(Unreadable(_name(folder, base), None, "no image in this folder"))
 
@@ -310,6 +312,8 @@ def _videos(path: Path) -> list[Path]:
 
 def _name(path: Path, base: Path) -> str:
     try:
-        return path.relative_to(base).as_posix()
+        name = path.relative_to(base).as_posix()
     except ValueError:
-        return path.as_posix()
+        name = path.as_posix()
+    # Tables hold UTF-8; what a file's name has of other bytes is shown as U+FFFD.
+    return os.fsencode(name).decode(errors="replace")

@@ -1,13 +1,15 @@
 """Video files through PyAV: an exact frame index, and streaming reads that start anywhere.
 
-A frame's index is its position in decoding order. The index is made by reading the container's packets
-without decoding them; a shard then seeks to the key frame before its first frame and matches frames by
-their presentation timestamps, never by seconds, which would be off by one.
+A frame's index is its position in the order in which the decoder gives them out, which is that of
+presentation. The index is made by reading the container's packets without decoding them; a shard then seeks
+to the key frame before its first frame and matches frames by their presentation timestamps, never by
+seconds, which would be off by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,10 @@ SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".ts", ".mts", ".mpg", ".mpeg", ".wmv"}
 )
 
-
 UNDECODABLE = "the picture could not be decoded"
+
+_KEYS_TRIED = 8
+"""Key frames before a target that are tried before all is read from the beginning."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,18 +38,26 @@ class VideoIndex:
         pts: Presentation timestamp of each frame in units of `time_base_s`, strictly increasing,
             shape (frames,), int64. Where the container has none, the frame's position.
         time_base_s: Seconds per unit of `pts`; without timestamps, seconds per frame.
-        seekable: Whether `pts` are the container's own, so that a read may start in the middle.
+        keys: The `pts` of the frames that a decoder can start at, increasing, int64; None where `pts` are
+            positions, so that every read starts at the beginning.
         problem: What is wrong with the file's end, or "".
     """
 
     pts: npt.NDArray[np.int64]
     time_base_s: float
-    seekable: bool
+    keys: npt.NDArray[np.int64] | None
     problem: str = ""
 
     def timestamps_s(self) -> npt.NDArray[np.float64]:
         """Seconds of each frame from the first one, shape (frames,)."""
         return np.asarray((self.pts - self.pts[:1]) * self.time_base_s, dtype=np.float64)
+
+    def starts(self, pts: int) -> tuple[int, ...] | None:
+        """Key frames at or before a frame, the nearest last, from which `read_video` may decode it."""
+        if self.keys is None:
+            return None
+        stop = int(np.searchsorted(self.keys, pts, side="right"))
+        return tuple(self.keys[max(0, stop - _KEYS_TRIED) : stop].tolist())
 
 
 def index_video(path: Path) -> VideoIndex:
@@ -57,39 +69,42 @@ def index_video(path: Path) -> VideoIndex:
     import av
 
     problem = ""
+    stored = 0
     found: list[int | None] = []
+    keys: list[int] = []
     with _open(path) as container:
         stream = container.streams.video[0]
-        declared = int(stream.frames or 0)
         rate = float(stream.average_rate or stream.base_rate or 25)
         time_base_s = float(stream.time_base or 0)
         try:
             for packet in container.demux(stream):
+                stored += packet.size > 0
                 if packet.size and not packet.is_discard:
-                    found.append(packet.pts)  # noqa: PERF401 - what was read before a break is kept
+                    found.append(packet.pts)
+                    if packet.is_keyframe and packet.pts is not None:
+                        keys.append(packet.pts)
         except av.error.FFmpegError as error:
             problem = f"the file breaks off: {error.strerror}"
-    pts = np.unique(np.array([value for value in found if value is not None], dtype=np.int64))
-    if len(pts) == len(found) and time_base_s > 0:
-        index = VideoIndex(pts, time_base_s, seekable=True, problem=problem)
+        pts = np.unique(np.array([value for value in found if value is not None], dtype=np.int64))
+        problem = problem or _cut_off(stream, stored, pts, time_base_s)
+        trusted = len(pts) == len(found) and time_base_s > 0 and _tells_time(container, problem)
+    if trusted:
+        index = VideoIndex(pts, time_base_s, np.unique(np.array(keys, dtype=np.int64)), problem)
     else:
         count = sum(1 for _ in _decode_all(path))
-        index = VideoIndex(np.arange(count, dtype=np.int64), 1 / rate, seekable=False, problem=problem)
+        index = VideoIndex(np.arange(count, dtype=np.int64), 1 / rate, None, problem)
     if len(index.pts) == 0:
         raise SourceError(f"no frame in {path.name}", do="check the file, or take it out of `sources`")
-    if declared > len(index.pts) and not problem:
-        problem = f"the file ends after frame {len(index.pts) - 1} of the {declared} that it declares"
-        index = VideoIndex(index.pts, index.time_base_s, index.seekable, problem)
     return index
 
 
-def read_video(path: Path, pts: Sequence[int], *, seekable: bool) -> Iterator[Image | str]:
+def read_video(path: Path, pts: Sequence[int], starts: Sequence[int] | None) -> Iterator[Image | str]:
     """Decode some frames, streaming.
 
     Args:
         path: The video file.
         pts: Their timestamps as `VideoIndex` has them, strictly increasing.
-        seekable: As `VideoIndex` has it.
+        starts: What `VideoIndex.starts` gives for the first of them.
 
     Yields:
         For each wanted frame, in order, its picture (RGB) or the reason why there is none.
@@ -98,7 +113,7 @@ def read_video(path: Path, pts: Sequence[int], *, seekable: bool) -> Iterator[Im
         return
     wanted = iter(pts)
     target = next(wanted, None)
-    for found, picture in _decode_from(path, pts[0]) if seekable else _decode_all(path):
+    for found, picture in _decode_from(path, starts) if starts is not None else _decode_all(path):
         while target is not None and target < found:
             yield UNDECODABLE
             target = next(wanted, None)
@@ -112,20 +127,51 @@ def read_video(path: Path, pts: Sequence[int], *, seekable: bool) -> Iterator[Im
         target = next(wanted, None)
 
 
+def _cut_off(stream: Any, stored: int, pts: npt.NDArray[np.int64], time_base_s: float) -> str:
+    """Say whether a file ends before what its header declares."""
+    declared = int(stream.frames or 0)
+    if declared > stored:
+        return f"the file ends after {stored} of the {declared} frames that it declares"
+    # Matroska declares no count, but the length of each stream.
+    text = stream.metadata.get("DURATION", "")
+    if declared or not text or len(pts) < 2:
+        return ""
+    hours, minutes, seconds = (float(part) for part in text.split(":"))
+    declared_s = hours * 3600 + minutes * 60 + seconds
+    start_s = (stream.start_time or 0) * time_base_s
+    end_s = float(pts[-1]) * time_base_s + (1 / float(stream.average_rate) if stream.average_rate else 0.0)
+    if end_s < declared_s - 0.5 and end_s - start_s < declared_s - 0.5:
+        return f"the file ends at {end_s:.1f} s of the {declared_s:.1f} s that it declares"
+    return ""
+
+
+def _tells_time(container: Any, problem: str) -> bool:
+    """Whether timestamps are the frames' own.
+
+    AVI has none: FFmpeg counts the packets, which is wrong where frames are shown in another order than they
+    are stored, or where some of them are lost.
+    """
+    reordered = container.streams.video[0].codec_context.has_b_frames
+    return container.format.name != "avi" or not (reordered or problem)
+
+
 def _open(path: Path) -> Any:
     import av
 
     try:
         container = av.open(str(path))
     except av.error.FFmpegError as error:
-        reason = "an empty file" if path.stat().st_size == 0 else str(error.strerror).lower()
+        empty = path.is_file() and path.stat().st_size == 0
+        reason = "an empty file" if empty else str(error.strerror).lower()
         raise SourceError(
             f"cannot open {path.name} as a video", got=reason, expected="a video file", do="export it again"
         ) from error
     if not container.streams.video:
         container.close()
         raise SourceError(f"{path.name} has no video stream", do="take it out of `sources`")
-    container.streams.video[0].thread_type = "AUTO"
+    # One thread: with more, what a decoder makes of damaged data depends on their number and timing. Frames
+    # are decoded ahead of the work anyway.
+    container.streams.video[0].thread_type = "NONE"
     return container
 
 
@@ -138,13 +184,13 @@ def _decode(container: Any) -> Iterator[Any]:
         try:
             packet = next(packets, None)
         except av.error.FFmpegError:  # the file breaks off; what was read is good
-            return
+            packet = None
+        # An error is one damaged packet, whose frame the caller finds missing. None at a break flushes the
+        # frames that the decoder still holds; at a sound end it has been flushed already.
+        with suppress(av.error.FFmpegError):
+            yield from stream.decode(packet)
         if packet is None:
             return
-        try:
-            yield from packet.decode()
-        except av.error.FFmpegError:  # one damaged packet; its frame is found missing by the caller
-            continue
 
 
 def _decode_all(path: Path) -> Iterator[tuple[int, Any]]:
@@ -152,19 +198,36 @@ def _decode_all(path: Path) -> Iterator[tuple[int, Any]]:
         yield from enumerate(_decode(container))
 
 
-def _decode_from(path: Path, start_pts: int) -> Iterator[tuple[int, Any]]:
+def _decode_from(path: Path, starts: Sequence[int]) -> Iterator[tuple[int, Any]]:
+    """Decode from a key frame on, and not before the last of `starts`.
+
+    A seek may land behind its target (MPEG-TS has no index, others have one by decoding time), and frames
+    shown before the first key frame may lack what they refer to. So only what comes after a key frame in
+    presentation is given out, and an earlier one is tried until that is early enough.
+    """
+    import av
+
+    keys = frozenset(starts)
+    for start in reversed(starts):
+        with _open(path) as container:
+            try:
+                container.seek(start, stream=container.streams.video[0], backward=True, any_frame=False)
+            except av.error.FFmpegError:  # this container cannot seek there
+                continue
+            frames = _stamped(container)
+            for pts, picture in frames:
+                if pts in keys:
+                    yield pts, picture
+                    yield from frames
+                    return
+                if pts > starts[-1]:
+                    break
     with _open(path) as container:
-        stream = container.streams.video[0]
-        container.seek(start_pts, stream=stream, backward=True, any_frame=False)
-        frames = ((frame.pts, frame) for frame in _decode(container) if frame.pts is not None)
-        first = next(frames, None)
-        if first is not None and first[0] <= start_pts:
-            yield first
-            yield from frames
-            return
-    # Containers without an index (MPEG-TS) may land behind the target: then read from the beginning.
-    with _open(path) as container:
-        yield from ((frame.pts, frame) for frame in _decode(container) if frame.pts is not None)
+        yield from _stamped(container)
+
+
+def _stamped(container: Any) -> Iterator[tuple[int, Any]]:
+    return ((picture.pts, picture) for picture in _decode(container) if picture.pts is not None)
 
 
 def _rgb(picture: Any) -> Image:
