@@ -93,7 +93,7 @@ def test_deployed_and_run_by_a_worker(bench: Path, prefect_environment: dict[str
     assert summary["counts"]["frames"] == 40
     assert summary["counts"]["regions"] > 0
     published = labelmill(prefect_environment, "versions", "-w", str(workspace), "--json")
-    assert [version["version"] for version in json.loads(published.stdout)["versions"]] == ["bench-v1"]
+    assert [version["version"] for version in json.loads(published.stdout)["versions"]] == ["bench@v1"]
 
 
 def test_a_killed_run_is_taken_over_and_closed(bench: Path, prefect_environment: dict[str, str]) -> None:
