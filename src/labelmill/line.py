@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from labelmill.annotators.review.config import ReviewConfig
 from labelmill.config import Config
 from labelmill.datasets.config import AnnotationConfig
 from labelmill.datasets.versions.config import DatasetConfig
@@ -34,10 +35,12 @@ class Line(AnnotationConfig):
     """A whole line file.
 
     Attributes:
+        review: How people settle what is ambiguous.
         dataset: How labelled frames become dataset versions.
         runner: What runs the shards of `labelmill run`.
     """
 
+    review: ReviewConfig = ReviewConfig()
     dataset: DatasetConfig = DatasetConfig()
     runner: RunnerConfig = RunnerConfig()
 
