@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -75,15 +76,17 @@ def load_openvino(path: Path, threads: int = 0, precision: Precision = "float32"
     except RuntimeError as error:
         raise _damaged(path, "an OpenVINO graph", error) from error
     requests: dict[tuple[int, ...], Any] = {}
+    running = Lock()  # a request holds one input and one output
 
     def run(batch: Array) -> Array:
-        if batch.shape not in requests:
-            model = core.read_model(str(path))
-            model.reshape(list(batch.shape))
-            requests[batch.shape] = core.compile_model(model, "CPU", settings).create_infer_request()
-        request = requests[batch.shape]
-        request.infer([np.ascontiguousarray(batch)])
-        return np.array(request.get_output_tensor(0).data, np.float32)
+        with running:
+            if batch.shape not in requests:
+                model = core.read_model(str(path))
+                model.reshape(list(batch.shape))
+                requests[batch.shape] = core.compile_model(model, "CPU", settings).create_infer_request()
+            request = requests[batch.shape]
+            request.infer([np.ascontiguousarray(batch)])
+            return np.array(request.get_output_tensor(0).data, np.float32)
 
     return run
 

@@ -34,9 +34,9 @@ def log_loss(logits: Logits, truth: npt.NDArray[np.int64], temperature: float = 
 def fit_temperature(logits: Logits, truth: npt.NDArray[np.int64]) -> float:
     """The temperature that makes the log loss smallest; 1.0 without crops.
 
-    The loss is unimodal in the temperature, so a golden section over its logarithm finds it. Each crop keeps a
-    probability of 1 / (n + 2) for being of another class: otherwise n crops that are all right would argue for
-    certainty about the next one.
+    The loss is unimodal in the temperature, so a golden section over its logarithm finds it. Each crop
+    keeps a probability of 1 / (n + 2) for being of another class: otherwise n crops that are all right would
+    argue for certainty about the next one.
 
     Sources: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2; the doubt is that
     of Platt, "Probabilistic Outputs for Support Vector Machines", 1999, section 2.2.

@@ -14,16 +14,16 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from labelmill.annotators.types import Boxes, Image
+from labelmill.annotators.types import Boxes
 from labelmill.datasets.tables import NG
 from labelmill.errors import TrainingError
 from labelmill.files import digest_file, digest_text
+from labelmill.images import Image, list_images, read_image
 
 _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 _READERS = 8  # opening a picture's header waits for the disk, not for the processor
 _TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height
 
@@ -136,7 +136,7 @@ def read_detection(root: Path) -> DetectionData:
         classes = _class_names(yaml.safe_load(card.read_text()))
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{card} names no classes", got=error, expected="names: [a, b]") from error
-    names = {path.name: _images(path) for path in sorted((root / "images").glob("*")) if path.is_dir()}
+    names = {path.name: list_images(path) for path in sorted((root / "images").glob("*")) if path.is_dir()}
     if not any(names.values()):
         raise TrainingError(f"{root} holds no picture", expected="images/<split>/*.jpg")
     files = [path for paths in names.values() for path in paths]
@@ -158,7 +158,9 @@ def read_crops(root: Path) -> CropData:
     splits: dict[str, tuple[Crop, ...]] = {}
     for split in sorted(path for path in root.glob("*") if path.is_dir() and not path.name.startswith(".")):
         folders = sorted(path for path in split.glob("*") if path.is_dir())
-        splits[split.name] = tuple(Crop(path, folder.name) for folder in folders for path in _images(folder))
+        splits[split.name] = tuple(
+            Crop(path, folder.name) for folder in folders for path in list_images(folder)
+        )
     if not any(splits.values()):
         raise TrainingError(
             f"{root} is not an image folder",
@@ -175,23 +177,19 @@ def read_crops(root: Path) -> CropData:
 
 
 def load_rgb(path: Path) -> Image:
-    """Decode a picture to RGB, shape (height_px, width_px, 3).
+    """Decode a picture to upright RGB, shape (height_px, width_px, 3).
 
     Raises:
         TrainingError: It cannot be decoded.
     """
-    import cv2
-
-    try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except (OSError, cv2.error):
-        image = None
-    if image is None:
+    image = read_image(path)
+    if isinstance(image, str):
         raise TrainingError(
             f"picture {path} cannot be decoded",
+            got=image,
             do="verify the version, or remove the picture and publish anew",
         )
-    return np.asarray(image, np.uint8)
+    return image
 
 
 def _split(splits: dict[str, tuple[_T, ...]], name: str, root: Path, what: str) -> tuple[_T, ...]:
@@ -214,10 +212,6 @@ def _class_names(card: Any) -> tuple[str, ...]:
     if not names:
         raise ValueError("an empty list")
     return tuple(str(name) for name in names)
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _label_path(root: Path, image: Path) -> Path:

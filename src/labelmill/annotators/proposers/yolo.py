@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -73,32 +73,35 @@ class Yolo:
 
     Config = YoloConfig
     version: ClassVar[int] = 1
-    context_frames: ClassVar[int] = 0
-    lookahead_frames: ClassVar[int] = 0
     sees_repeats: ClassVar[bool] = False
 
     def __init__(self, config: YoloConfig) -> None:
         self.config = config
+        self._loading = Lock()
+        self._loaded: Detector | None = None
 
     def propose(self, frames: Iterator[Frame]) -> Iterator[sv.Detections]:
         """Yield the boxes of each frame, `batch_size` frames later at most."""
+        detector = self._load()
         while batch := [frame.image for frame in islice(frames, self.config.batch_size)]:
-            for found in self._detector.detect(batch, self.config.threshold, self.config.iou_threshold):
+            for found in detector.detect(batch, self.config.threshold, self.config.iou_threshold):
                 found.data["phrase"] = found.data.pop("class_name")
                 yield found
 
-    @cached_property
-    def _detector(self) -> Detector:
+    def _load(self) -> Detector:
         from labelmill.annotators.yolo.detector import Detector
 
         config = self.config
-        return Detector.load(
-            config.model,
-            config.backend,
-            image_px=config.image_px,
-            device=config.device,
-            precision=config.precision,
-        )
+        with self._loading:
+            if self._loaded is None:
+                self._loaded = Detector.load(
+                    config.model,
+                    config.backend,
+                    image_px=config.image_px,
+                    device=config.device,
+                    precision=config.precision,
+                )
+            return self._loaded
 
     def __reduce__(self) -> tuple[object, ...]:
         """Travel between processes as settings, and load there."""

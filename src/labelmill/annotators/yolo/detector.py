@@ -73,7 +73,7 @@ class Detector:
         if backend == "openvino":
             trusted_file(root, info, OPENVINO_WEIGHTS)
             return cls(info, load_openvino(trusted_file(root, info, OPENVINO), threads, precision), image_px)
-        return cls(info, _torch_graph(load_network(root, info), device), image_px)
+        return cls(info, torch_graph(load_network(root, info), device), image_px)
 
     def detect(
         self, images: Sequence[Image], threshold: float = 0.25, iou_threshold: float = 0.6
@@ -132,7 +132,8 @@ def load_network(root: Path, info: ModelInfo) -> torch.nn.Module:
     return fused(network)
 
 
-def _torch_graph(network: torch.nn.Module, device_name: str) -> Graph:
+def torch_graph(network: torch.nn.Module, device_name: str) -> Graph:
+    """A network that is ready for inference, behind the same call as an exported one."""
     import torch
 
     from labelmill.annotators.devices import choose_device
