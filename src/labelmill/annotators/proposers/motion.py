@@ -66,7 +66,7 @@ class MotionConfig(MakerConfig):
     merge_distance: float = Field(default=0.04, ge=0, le=1)
     shadows: Literal["drop", "keep"] = "drop"
     skin: Literal["ignore", "prefer", "require"] = "ignore"
-    history_frames: int = Field(default=256, ge=_KEY_STEP, le=2048)
+    history_frames: int = Field(default=192, ge=_KEY_STEP, le=2048)
     lookahead_frames: int = Field(default=64, ge=0, le=512)
     rest_frames: int = Field(default=64, ge=2 * _KEY_STEP, le=2048)
     work_px: int = Field(default=320, ge=64, le=1920)
