@@ -183,7 +183,7 @@ def iou(first: Boxes, second: Boxes) -> npt.NDArray[np.float64]:
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
     common = np.asarray(np.clip(high - low, 0, None).prod(axis=2, dtype=np.float64))
     union = _areas(first)[:, None] + _areas(second)[None, :] - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0))
 
 
 def confusion(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> npt.NDArray[np.int64]:
