@@ -44,8 +44,8 @@ def test_the_least_line_takes_the_embedded_defaults(tmp_path: Path) -> None:
 def test_paths_are_relative_to_the_line_files_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     monkeypatch.setenv("FOOTAGE", "/mnt/camera")
-    text = BASE.replace("clips/a.mp4", "${FOOTAGE}/b.mp4").replace(
-        "folder: templates", "folder: ../${CLASSES:-crops}"
+    text = BASE.replace("clips/a.mp4", "'${FOOTAGE}/b.mp4'").replace(
+        "folder: templates", "folder: '../${CLASSES:-crops}'"
     )
     line = load_line(write(tmp_path, text))
     assert line.base == tmp_path
@@ -68,7 +68,7 @@ def test_paths_are_relative_to_the_line_files_folder(tmp_path: Path, monkeypatch
         ("proposer: {kind: motion, contrast: 0}", "proposer.contrast: input should be greater than 0"),
         ("proposer: {kind: boxes}", "proposer.labels: field required"),
         ("proposer: 3", "proposer: expected a mapping with `kind`, got 3"),
-        ("runner: {kind: daks}", "runner.kind: input should be 'local', 'dask' or 'ray', got 'daks'; did you mean"),
+        ("runner: {kind: daks}", "should be 'local', 'dask' or 'ray', got 'daks'; did you mean 'dask'?"),
         ("matching:", "matching: expected a mapping, got None"),
         ("crop: {margin: wide}", "crop.margin: input should be a valid number"),
         ("encoder: {kind: hog, size_px: 20}", "encoder.size_px: input should be a multiple of 8, got 20"),
@@ -129,7 +129,7 @@ def test_an_unknown_kind_lists_the_known_ones(tmp_path: Path, part: str, kind: s
         ("name: a\nsources: b.mp4\ntemplates: {folder: t}\n", "sources: expected a list, got 'b.mp4'"),
         ("name: a\nsources: [{}]\ntemplates: {folder: t}\n", "a source is either `video: PATH` or"),
         ("name: a\nsources: [{video: a, images: b}]\ntemplates: {folder: t}\n", "a source is either"),
-        ("name: a\nsources: [{video: a}]\ntemplates: {folder: 3}\n", "templates.folder: expected a path, got 3"),
+        ("name: a\nsources: [{video: a}]\ntemplates: {folder: 3}\n", "folder: expected a path, got 3"),
     ],
 )  # fmt: skip
 def test_what_is_no_line(tmp_path: Path, text: str, said: str) -> None:
@@ -159,11 +159,11 @@ def test_an_absent_line_file_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_as_text(tmp_path: Path) -> None:
-    with pytest.raises(LineFileError, match="cannot read .* expected a YAML text file"):
+    with pytest.raises(LineFileError, match=r"cannot read .* expected a YAML text file"):
         load_line(tmp_path)
     binary = tmp_path / "line.yaml"
     binary.write_bytes(b"\xff\xfe\x80")
-    with pytest.raises(LineFileError, match="cannot read .* expected a YAML text file"):
+    with pytest.raises(LineFileError, match=r"cannot read .* expected a YAML text file"):
         load_line(binary)
 
 

@@ -101,7 +101,8 @@ def expand(text: str) -> str:
 
 
 def _expand_path(value: Any) -> Any:
-    return Path(expand(str(value))).expanduser() if isinstance(value, str | Path) else value
+    # As text, since pydantic takes no Path where it reads JSON.
+    return str(Path(expand(str(value))).expanduser()) if isinstance(value, str | Path) else value
 
 
 def _absolute(path: Path, info: ValidationInfo) -> Path:

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from tests.conftest import save, square
+
+from labelmill.annotators.config import TemplatesConfig
+from labelmill.annotators.matching import unit_rows
+from labelmill.annotators.templates import (
+    LAMBDA_WITHOUT_EVIDENCE,
+    TemplateBank,
+    find_templates,
+    read_templates,
+    suggest_lambda,
+)
+from labelmill.errors import TemplateError
+
+
+def found(folder: Path, ng: Path | None = None) -> tuple[tuple[str, ...], list[str], tuple[int, ...]]:
+    files = find_templates(TemplatesConfig(folder=folder, ng=ng))
+    return files.classes, [path.relative_to(folder.parent).as_posix() for path in files.paths], files.owners
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("t/b/2.png", "t/b/1.png", "t/a/x/deep.png", "ng/n.png", "ng/more/m.png"):
+        save(tmp_path / name, square((9, 9, 9), 4))
+    (tmp_path / "t" / "README.md").write_text("not a class")
+    (tmp_path / "t" / ".cache").mkdir()
+    return tmp_path / "t"
+
+
+def test_a_sub_folder_is_a_class(folder: Path) -> None:
+    assert found(folder) == (("a", "b"), ["t/a/x/deep.png", "t/b/1.png", "t/b/2.png"], (0, 1, 1))
+
+
+def test_ng_examples_belong_to_no_class(folder: Path) -> None:
+    classes, paths, owners = found(folder, folder.parent / "ng")
+    assert classes == ("a", "b")
+    assert paths[3:] == ["ng/more/m.png", "ng/n.png"]
+    assert owners == (0, 1, 1, -1, -1)
+
+
+def test_a_class_without_images(folder: Path) -> None:
+    (folder / "c").mkdir()
+    (folder / "c" / "notes.txt").write_text("soon")
+    with pytest.raises(TemplateError, match=r"class 'c' has no images, got an empty folder .* put some crops"):
+        found(folder)
+
+
+def test_no_class_at_all(tmp_path: Path) -> None:
+    with pytest.raises(TemplateError, match=r"no class in .*, expected one sub-folder of images per class"):
+        found(tmp_path)
+    with pytest.raises(TemplateError, match=r"no template folder .*gone"):
+        found(tmp_path / "gone")
+
+
+def test_ng_without_images(folder: Path) -> None:
+    (folder.parent / "none").mkdir()
+    with pytest.raises(TemplateError, match=r"no image in .*none, expected NG examples"):
+        found(folder, folder.parent / "none")
+    with pytest.raises(TemplateError, match=r"no folder .*gone, expected a folder of NG images"):
+        found(folder, folder.parent / "gone")
+
+
+def test_a_template_that_is_no_image(folder: Path) -> None:
+    (folder / "a" / "bad.jpg").write_bytes(b"")
+    files = find_templates(TemplatesConfig(folder=folder))
+    with pytest.raises(TemplateError, match=r"template .*bad\.jpg cannot be read, got the file is empty; replace"):
+        read_templates(files)
+
+
+def on_circle(owners: list[int], degrees: list[float], classes: int = 2) -> TemplateBank:
+    """Templates as directions in the plane: the similarity of two is the cosine of the angle between."""
+    angles = np.radians(degrees)
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return TemplateBank(tuple("abc"[:classes]), unit_rows(rows), np.array(owners, dtype=np.int64))
+
+
+def cos(degrees: float) -> float:
+    return math.cos(math.radians(degrees))
+
+
+@pytest.mark.parametrize(
+    ("owners", "degrees", "expected"),
+    [
+        # Right: cos 10 (a), cos 20 (b). Wrong, each class being NG to the other: cos 80 at most.
+        ([0, 0, 1, 1], [0, 10, 90, 110], (cos(20) + cos(80)) / 2),
+        # With NG templates they alone are wrong: at 45 degrees from both classes.
+        ([0, 0, 1, 1, -1], [0, 10, 90, 110, 50], (cos(20) + cos(40)) / 2),
+        # One template a class: nothing right to measure; half way from the worst wrong to 1.
+        ([0, 1], [0, 60], (1 + cos(60)) / 2),
+        ([0, -1], [0, 60], (1 + cos(60)) / 2),
+        # One class, several templates, no NG: as far below the worst right as that is below 1, halved.
+        ([0, 0], [0, 60], cos(60) - (1 - cos(60)) / 2),
+        # A class of one beside a class of two: the two measure what is right.
+        ([0, 0, 1], [0, 10, 90], (cos(10) + cos(80)) / 2),
+        # Nothing to measure from.
+        ([0], [0], LAMBDA_WITHOUT_EVIDENCE),
+        # Not separable: right is cos 40 twice, wrong are cos 20 and cos 60; between cos 60 and cos 40 one of
+        # the four errs, elsewhere two or more.
+        ([0, 0, -1, -1], [0, 40, 60, 100], (cos(60) + cos(40)) / 2),
+    ],
+)
+def test_lambda_from_templates(owners: list[int], degrees: list[float], expected: float) -> None:
+    classes = max(owners) + 1
+    assert suggest_lambda(on_circle(owners, degrees, classes)) == pytest.approx(expected, abs=1e-3)
+
+
+@given(
+    arrays(np.float32, (7, 4), elements=st.floats(-1, 1, width=32)),
+    st.lists(st.integers(-1, 2), min_size=7, max_size=7),
+)
+def test_lambda_is_always_a_cosine(rows: np.ndarray, owners: list[int]) -> None:
+    bank = TemplateBank(("a", "b", "c"), unit_rows(rows), np.array(owners, dtype=np.int64))
+    assert -1 <= suggest_lambda(bank) <= 1
