@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -87,10 +88,15 @@ class Checkpoints:
         for entry in ledger["checkpoints"]:
             data = self._read(entry)
             best_is_whole = entry["best"] is None or self._read(entry["best"]) is not None
-            if data is not None and best_is_whole:
-                self._best = entry["best"]
+            if data is None or not best_is_whole:
+                continue
+            try:
                 state: State = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-                return state
+            except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
+                logger.warning("%s is no checkpoint of tensors: it was not loaded", entry["file"])
+                continue
+            self._best = entry["best"]
+            return state
         logger.warning("no checkpoint in %s is whole: the training starts anew", self.folder)
         return None
 

@@ -16,7 +16,6 @@ from labelmill.annotators.graphs import Array, Graph, load_onnx, load_openvino
 from labelmill.annotators.model_folder import (
     ONNX,
     OPENVINO,
-    OPENVINO_WEIGHTS,
     ModelInfo,
     read_model,
     write_model,
