@@ -120,3 +120,14 @@ def test_shipped_lists_hold_names_and_versions_only() -> None:
         for line in (environments.LOCKS / f"{name}.lock").read_text().splitlines():
             assert re.fullmatch(r"#.*|[a-z0-9.-]+(\[[a-z,]+\])?==[0-9][\w.+!]*( ; .+)?", line), line
             assert "://" not in line
+
+
+def test_as_a_command(
+    locks: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["environments", "tools"])
+    assert environments._main() == 0
+    assert f"tools: {locate('tools').folder}" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["environments", "tool"])
+    assert environments._main() == 2
+    assert "did you mean 'tools'" in capsys.readouterr().err

@@ -17,7 +17,7 @@ ABOVE = {"cli", "line", "verbs"}
 ONE_MODULE_ONLY = {
     "fiftyone": "datasets/fiftyone_window.py",
     "label_studio_sdk": "annotators/review/client.py",
-    "lavis": "",
+    "lavis": "annotators/encoders/lavis_worker.py",  # which runs in another environment
 }
 HEAVY = (
     "torch",

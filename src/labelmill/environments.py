@@ -183,3 +183,25 @@ def _call(command: list[str], environment: Environment, say: Say) -> None:
             got=" / ".join(last) or f"exit status {process.returncode} of uv",
             do=f"check the network and the space in {environment.folder.parent}, and try again",
         )
+
+
+def _main() -> int:
+    """`python -m labelmill.environments NAME ...` makes environments ahead of their first use."""
+    from labelmill.errors import LabelmillError
+
+    for name in sys.argv[1:] or names():
+        try:
+            made = ensure_environment(name, lambda line: _print(f"  {line}"))
+        except LabelmillError as error:
+            _print(error.line)
+            return error.exit_code
+        _print(f"{made.name}: {made.folder}")
+    return 0
+
+
+def _print(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

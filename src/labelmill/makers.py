@@ -85,5 +85,8 @@ ENCODERS = Registry(
     {
         "hog": "labelmill.annotators.encoders.hog:Hog",
         "timm": "labelmill.annotators.encoders.timm:Timm",
+        "transformers": "labelmill.annotators.encoders.transformers:Transformers",
+        "blip2": "labelmill.annotators.encoders.blip2:Blip2",
+        "lavis": "labelmill.annotators.encoders.lavis:Lavis",
     },
 )
