@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -18,11 +19,13 @@ class DatasetConfig(Config):
         name: The dataset's name; default the line's.
         splits: Split names and their shares of the frames, which add up to 1. The first is the training
             split: a group that must leave its split goes to the earliest named one.
-        time_block_s: Frames of one source within one block of this length stay in one split.
+        time_block_s: Frames of one source within one block of this length stay in one split; default a
+            twentieth of the source, 5 to 60 s.
         guard_s: Frames of one source nearer than this are neighbours, and never in two splits. Where a
             split changes in the middle of continuous footage, frames of this length are set aside.
-        near_duplicate: Cosine similarity from which two crops count as the same picture; the frames that
-            hold them stay in one split. `null` switches the search off.
+        near_duplicate: Cosine similarity from which two crops of a class count as the same picture; the
+            frames that hold them stay in one split. `auto` starts at 0.95 and goes up as long as one group
+            would hold more than 40 % of the frames; `null` switches the search off.
         assignments: A CSV file with columns source, frame_index, split, where the splits are given. The
             gate against leaks holds for them too.
         jpeg_quality: Of stored frames, 1 to 100.
@@ -30,9 +33,9 @@ class DatasetConfig(Config):
 
     name: str | None = None
     splits: dict[str, float] = Field(default={"train": 0.7, "val": 0.15, "test": 0.15}, min_length=1)
-    time_block_s: float = Field(default=30.0, gt=0)
+    time_block_s: float | None = Field(default=None, gt=0)
     guard_s: float = Field(default=1.0, ge=0)
-    near_duplicate: float | None = Field(default=0.98, gt=0, le=1)
+    near_duplicate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = "auto"
     assignments: FilePath | None = None
     jpeg_quality: int = Field(default=95, ge=1, le=100)
 

@@ -19,12 +19,14 @@ from labelmill.datasets.tables import FRAMES as RUN_FRAMES
 from labelmill.datasets.tables import NG
 from labelmill.datasets.tables import REGIONS as RUN_REGIONS
 from labelmill.datasets.versions.config import DatasetConfig
-from labelmill.datasets.versions.content import version_tables
+from labelmill.datasets.versions.content import flat_array, version_tables
 from labelmill.datasets.versions.frames import Cut, FrameImages, missing_crops, recut_crops, store_frames
+from labelmill.datasets.versions.gate import find_leaks, read_assignments, refuse
 from labelmill.datasets.versions.manifest import FORMAT, Lineage, Manifest, Parent, Reviewer, Rows, Source
-from labelmill.datasets.versions.splits import split_frames
+from labelmill.datasets.versions.similar import load_embeddings
+from labelmill.datasets.versions.splits import assign, class_crops
 from labelmill.datasets.versions.store import Version, VersionStore
-from labelmill.datasets.versions.tables import DECISIONS, FRAMES, DecidedBy, rows_digest, write_table
+from labelmill.datasets.versions.tables import ASIDE, DECISIONS, FRAMES, DecidedBy, rows_digest, write_table
 from labelmill.datasets.workspace import Workspace
 from labelmill.errors import VersionError
 from labelmill.files import digest_bytes, digest_file, digest_text, disk_errors
@@ -119,7 +121,7 @@ def publish(
     name = config.name or origin.line
     earlier = store.all(name)
     frames, regions = _rows(workspace, config, origin, progress)
-    frames = split_frames(frames, regions, config, earlier)
+    frames, splits = _split(workspace, config, origin, earlier, frames, regions)
     classes = sorted({*pc.unique(regions["label"]).to_pylist(), *origin.run.get("classes", [])} - {NG})
     content = digest_text("version", *classes, rows_digest(frames), rows_digest(regions))
     for version in reversed(earlier):
@@ -140,7 +142,7 @@ def publish(
                 if earlier
                 else None,
                 classes=classes,
-                splits=config.model_dump(mode="json", exclude={"name", "jpeg_quality", "assignments"}),
+                splits=splits,
                 counts=counts(frames, regions),
                 frames=_write(staging / "frames.parquet", frames),
                 regions=_write(staging / "regions.parquet", regions),
@@ -179,6 +181,48 @@ def _rows(
             do="run labelmill annotate again",
         )
     return frames, regions
+
+
+def _split(
+    workspace: Workspace,
+    config: DatasetConfig,
+    origin: Origin,
+    earlier: list[Version],
+    frames: pa.Table,
+    regions: pa.Table,
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Give every frame a split, and refuse splits that leak.
+
+    Returns:
+        The frames, and what the manifest says about the splits.
+    """
+    vectors, rows = load_embeddings(workspace, origin.embeddings, flat_array(regions["region_id"]))
+    crops = class_crops(frames, regions, vectors, rows)
+    before: dict[str, str] = {}
+    for version in earlier:
+        ids, splits = version.frames["frame_id"].to_pylist(), version.frames["split"].to_pylist()
+        before.update((name, split) for name, split in zip(ids, splits, strict=True) if split != ASIDE)
+    start = earlier[-1].manifest.splits.get("near_duplicate") if earlier else None
+    result = assign(frames, regions, crops, config, before, start)
+    split = result.split
+    if config.assignments is not None:
+        split = read_assignments(config.assignments, frames, list(config.splits))
+    for name, values in (("split", split), ("group", result.group)):
+        column = pa.array(values, pa.string())
+        frames = frames.set_column(FRAMES.get_field_index(name), FRAMES.field(name), column)
+    leaks = find_leaks(frames, regions, crops, threshold=result.near_duplicate, guard_s=config.guard_s)
+    if leaks:
+        raise refuse(leaks, workspace.media, workspace.tables / "leaks.html")
+    return frames, {
+        "shares": config.splits,
+        "time_block_s": config.time_block_s,
+        "guard_s": config.guard_s,
+        "near_duplicate": result.near_duplicate,
+        "embedded_crops": len(rows),
+        "largest_group_share": round(result.largest_share, 4),
+        "moved": result.moved,
+        "given": config.assignments is not None,
+    }
 
 
 def read_run(workspace: Workspace) -> tuple[pa.Table, pa.Table, pa.Table | None]:
