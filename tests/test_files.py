@@ -75,8 +75,17 @@ def test_the_bytes_reach_the_disk_before_the_name_does(
 ) -> None:
     seen: list[str] = []
     fsync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda number: (seen.append("fsync"), fsync(number))[1])
-    monkeypatch.setattr(Path, "replace", lambda a, b: (seen.append("replace"), replace(a, b))[1])
+
+    def seen_fsync(number: int) -> None:
+        seen.append("fsync")
+        fsync(number)
+
+    def seen_replace(source: Path, target: Path) -> Path:
+        seen.append("replace")
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(Path, "replace", seen_replace)
     write_bytes(tmp_path / "f", b"x")
     assert seen == ["fsync", "replace"]
 

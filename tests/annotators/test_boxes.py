@@ -60,11 +60,21 @@ def test_yolo_without_area_is_no_box(tmp_path: Path, line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["0 0.5 0.5 0.2", "a 0.5 0.5 0.2 0.4", "0 0.5 0.5 nan 0.4", "nan 0.5 0.5 0.1 0.4", "inf 1 1 1 1", "0 1 1 1 1 1 1 1"]
-)  # fmt: skip
+    "line",
+    [
+        "0 0.5 0.5 0.2",
+        "a 0.5 0.5 0.2 0.4",
+        "0 0.5 0.5 nan 0.4",
+        "nan 0.5 0.5 0.1 0.4",
+        "inf 1 1 1 1",
+        "0 1 1 1 1 1 1 1",
+    ],
+)
 def test_yolo_that_is_none(tmp_path: Path, line: str) -> None:
     labels = yolo(tmp_path / "labels", good="0 .5 .5 .1 .1", x=f"0 .5 .5 .1 .1\n{line}\n")
-    with pytest.raises(LineFileError, match=r"x\.txt line 2 is no YOLO box, got .*, expected class cx cy w h"):
+    with pytest.raises(
+        LineFileError, match=r"x\.txt line 2 is no YOLO box, got .*, expected class cx cy w h"
+    ):
         boxes_of(labels, frame("x.jpg"))
 
 
@@ -110,7 +120,9 @@ def test_an_image_is_found_by_its_path_then_by_its_stem(tmp_path: Path) -> None:
 
 
 def test_a_video_frame_is_found_by_the_number_at_the_end(tmp_path: Path) -> None:
-    labels = yolo(tmp_path / "labels", clip_000012="1 .5 .5 .5 .5", clip_7="2 .5 .5 .5 .5", intro="3 .5 .5 .5 .5")
+    labels = yolo(
+        tmp_path / "labels", clip_000012="1 .5 .5 .5 .5", clip_7="2 .5 .5 .5 .5", intro="3 .5 .5 .5 .5"
+    )
     assert boxes_of(labels, frame(index=12))[0][1] == "1"
     assert boxes_of(labels, frame(index=7))[0][1] == "2"
     assert boxes_of(labels, frame(index=0)) == []

@@ -71,4 +71,6 @@ def test_lambda_at_its_ends(lambda_: float, label: str) -> None:
 def test_no_regions() -> None:
     empty = np.empty(0, np.float32)
     whole = np.empty(0, np.int64)
-    assert route(Matches(whole, empty, whole, empty, empty), ("a",), 0.5, MatchingConfig()) == Routed([], [], [])
+    assert route(Matches(whole, empty, whole, empty, empty), ("a",), 0.5, MatchingConfig()) == Routed(
+        [], [], []
+    )

@@ -50,7 +50,9 @@ def test_ng_examples_belong_to_no_class(folder: Path) -> None:
 def test_a_class_without_images(folder: Path) -> None:
     (folder / "c").mkdir()
     (folder / "c" / "notes.txt").write_text("soon")
-    with pytest.raises(TemplateError, match=r"class 'c' has no images, got an empty folder .* put some crops"):
+    with pytest.raises(
+        TemplateError, match=r"class 'c' has no images, got an empty folder .* put some crops"
+    ):
         found(folder)
 
 
@@ -72,7 +74,9 @@ def test_ng_without_images(folder: Path) -> None:
 def test_a_template_that_is_no_image(folder: Path) -> None:
     (folder / "a" / "bad.jpg").write_bytes(b"")
     files = find_templates(TemplatesConfig(folder=folder))
-    with pytest.raises(TemplateError, match=r"template .*bad\.jpg cannot be read, got the file is empty; replace"):
+    with pytest.raises(
+        TemplateError, match=r"template .*bad\.jpg cannot be read, got the file is empty; replace"
+    ):
         read_templates(files)
 
 

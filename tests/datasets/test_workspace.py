@@ -113,7 +113,9 @@ def test_what_killed_writers_left_is_swept(place: Workspace) -> None:
 def test_a_damaged_mark(place: Workspace, text: str) -> None:
     place.open()
     (place.root / "labelmill.json").write_text(text)
-    with pytest.raises(WorkspaceError, match=r'labelmill\.json is damaged, expected \{"format": 1\}; restore it'):
+    with pytest.raises(
+        WorkspaceError, match=r'labelmill\.json is damaged, expected \{"format": 1\}; restore it'
+    ):
         place.open()
 
 

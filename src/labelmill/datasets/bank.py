@@ -12,7 +12,7 @@ from labelmill.annotators.templates import TemplateBank, read_templates, suggest
 from labelmill.annotators.types import Encoder, Proposer
 from labelmill.datasets.config import AnnotationConfig
 from labelmill.datasets.plan import Plan
-from labelmill.datasets.shards import ShardStore, embeddings_of, fixed_size_lists
+from labelmill.datasets.shards import ShardStore, embeddings_of, fixed_size_lists, storable
 from labelmill.errors import DamagedShardError
 from labelmill.makers import ENCODERS, PROPOSERS
 
@@ -56,7 +56,7 @@ def load_bank(plan: Plan, makers: Makers, store: ShardStore) -> TemplateBank:
     key = plan.bank_key
     if not store.has("templates", key):
         images = read_templates(plan.templates)
-        embeddings = makers.encoder.encode(images).astype(np.float16)
+        embeddings = storable(makers.encoder.encode(images))
         table = pa.table(
             {
                 "owner": pa.array(plan.templates.owners, pa.int64()),

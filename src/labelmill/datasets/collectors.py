@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,9 +14,8 @@ from labelmill.datasets import tables
 from labelmill.datasets.config import AnnotationConfig
 from labelmill.datasets.media import MediaStore
 from labelmill.datasets.selection import RepeatFilter
-from labelmill.datasets.shards import fixed_size_lists, table_of
+from labelmill.datasets.shards import fixed_size_lists, storable, table_of
 from labelmill.datasets.sources.footage import FrameRef
-from labelmill.errors import WeightsError
 from labelmill.files import digest_text
 from labelmill.images import Image
 
@@ -150,14 +150,18 @@ class Regions:
 
 
 class Crops:
-    """Collects the encode table: stores crops, encodes many at once, and the same crop once."""
+    """Collects the encode table: stores crops, encodes many at once, and the same crop once.
+
+    The same means the same pixels: crops that differ may still be stored as the same JPEG.
+    """
 
     def __init__(self, encoder: Encoder, media: MediaStore) -> None:
         self._encoder = encoder
         self._media = media
         self._ids: list[str] = []
         self._digests: list[str] = []
-        self._rows: dict[str, int] = {}
+        self._pixels: list[bytes] = []  # digest of each crop's pixels
+        self._rows: dict[bytes, int] = {}
         self._waiting: list[Image] = []
         self._waiting_bytes = 0
         self._done: list[npt.NDArray[np.float16]] = []
@@ -169,11 +173,12 @@ class Crops:
         options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
         for name, crop in zip(ids, crops, strict=True):
             _, data = cv2.imencode(".jpg", crop[:, :, ::-1], options)
-            digest = self._media.put(data.tobytes())
             self._ids.append(name)
-            self._digests.append(digest)
-            if digest not in self._rows:
-                self._rows[digest] = len(self._rows)
+            self._digests.append(self._media.put(data.tobytes()))
+            pixels = hashlib.sha256(repr(crop.shape).encode() + crop.tobytes()).digest()
+            self._pixels.append(pixels)
+            if pixels not in self._rows:
+                self._rows[pixels] = len(self._rows)
                 self._waiting.append(crop.copy())  # a view would keep the whole frame alive
                 self._waiting_bytes += crop.size
         if len(self._waiting) >= CROPS_PER_CALL or self._waiting_bytes >= BYTES_PER_CALL:
@@ -181,16 +186,7 @@ class Crops:
 
     def _encode(self) -> None:
         if self._waiting:
-            rows = self._encoder.encode(self._waiting)
-            largest = float(np.abs(rows).max(initial=0))
-            if not largest <= np.finfo(np.float16).max:  # also where a value is no number
-                raise WeightsError(
-                    "the encoder gives embeddings that cannot be kept",
-                    got=f"a value of {largest:g}",
-                    expected=f"numbers up to {np.finfo(np.float16).max:g}, as float16 holds them",
-                    do="check the weights, and `encoder: dtype`",
-                )
-            self._done.append(rows.astype(np.float16))
+            self._done.append(storable(self._encoder.encode(self._waiting)))
             self._waiting.clear()
             self._waiting_bytes = 0
 
@@ -199,7 +195,7 @@ class Crops:
         self._encode()
         dim = self._done[0].shape[1] if self._done else 1
         unique = np.concatenate(self._done or [np.empty((0, dim), dtype=np.float16)])
-        rows = unique[[self._rows[digest] for digest in self._digests]]
+        rows = unique[[self._rows[pixels] for pixels in self._pixels]]
         schema = tables.encode_schema(dim)
         columns = {
             "region_id": self._ids,

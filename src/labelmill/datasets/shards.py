@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from labelmill.errors import DamagedShardError
+from labelmill.errors import DamagedShardError, WeightsError
 from labelmill.files import digest_text, disk_errors, replacing
 
 if TYPE_CHECKING:
@@ -115,6 +115,24 @@ def table_of(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
     import pyarrow as pa
 
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def storable(embeddings: npt.NDArray[np.floating]) -> npt.NDArray[np.float16]:
+    """Embeddings as they are kept.
+
+    Raises:
+        WeightsError: A value is too large for float16, or is no number.
+    """
+    largest = float(np.abs(embeddings).max(initial=0))
+    most = float(np.finfo(np.float16).max)
+    if not largest <= most:  # also where a value is no number
+        raise WeightsError(
+            "the encoder gives embeddings that cannot be kept",
+            got=f"a value of {largest:g}",
+            expected=f"numbers up to {most:g}, as float16 holds them",
+            do="check the weights, and `encoder: dtype`",
+        )
+    return embeddings.astype(np.float16)
 
 
 def fixed_size_lists(rows: npt.NDArray[np.float16]) -> pa.Array:
