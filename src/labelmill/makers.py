@@ -77,6 +77,8 @@ PROPOSERS = Registry(
     {
         "motion": "labelmill.annotators.proposers.motion:Motion",
         "boxes": "labelmill.annotators.proposers.boxes:Boxes",
+        "grounding-dino": "labelmill.annotators.proposers.grounding_dino:GroundingDino",
+        "groundingdino-py": "labelmill.annotators.proposers.groundingdino_py:GroundingDinoPy",
     },
 )
 

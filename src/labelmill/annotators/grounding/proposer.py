@@ -1,0 +1,177 @@
+"""The proposer around a Grounding DINO network, whoever made it: batches, prompts, boxes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from pydantic import Field
+
+from labelmill.annotators.box_choice import choose
+from labelmill.annotators.devices import Dtype, choose_device, choose_dtype
+from labelmill.annotators.prompts import Prompts, TokenGroup, Tokenizer, group_tokens
+from labelmill.annotators.shape_batches import ShapeBatches
+from labelmill.annotators.types import Frame
+from labelmill.config import MakerConfig
+from labelmill.errors import WeightsError
+
+if TYPE_CHECKING:
+    import supervision as sv
+    import torch
+
+_WINDOW_BATCHES = 4
+"""Frames of mixed shapes may wait for their like for so many batches."""
+
+
+class GroundingConfig(MakerConfig):
+    """Settings of both makers of Grounding DINO.
+
+    Attributes:
+        prompts: Phrases to look for, each with the class that its boxes answer to.
+        box_threshold: A box stays if its best phrase scores above this (0.3 in the paper).
+        text_threshold: A box answers to the phrases that score above this.
+        nms_iou: Of two boxes that overlap more than this, the better stays, whatever their classes; null:
+            both stay.
+        phrases_per_pass: At most so many phrases in one forward pass; null: as many as the text encoder's 256
+            tokens hold. Phrases that disturb one another are told apart by a smaller number.
+        shortest_px: Frames are scaled until their shorter side has this length …
+        longest_px: … unless the longer side would exceed this one.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        dtype: "auto" is half precision where the hardware has units for it.
+        batch_size: Frames in one forward pass; 0: 8 on an accelerator, 1 on a CPU, where more is no faster.
+    """
+
+    not_in_key: ClassVar[frozenset[str]] = frozenset({"model", "device", "batch_size"})
+
+    prompts: Prompts
+    box_threshold: float = Field(default=0.3, ge=0, lt=1)
+    text_threshold: float = Field(default=0.25, ge=0, lt=1)
+    nms_iou: float | None = Field(default=0.7, gt=0, le=1)
+    phrases_per_pass: int | None = Field(default=None, ge=1)
+    shortest_px: int = Field(default=800, ge=32, le=4096)
+    longest_px: int = Field(default=1333, ge=32, le=8192)
+    device: str = "auto"
+    dtype: Dtype = "auto"
+    batch_size: int = Field(default=0, ge=0, le=256)
+
+    def key_fields(self) -> dict[str, object]:
+        """As for every maker, with the number format that `auto` stands for on this machine."""
+        return {**super().key_fields(), "dtype": str(choose_dtype(self.dtype, choose_device(self.device)))}
+
+
+class Network(Protocol):
+    """A Grounding DINO network that knows its prompts.
+
+    Attributes:
+        tokenizer: Of the text side.
+        max_tokens: Length of the text side.
+    """
+
+    tokenizer: Tokenizer
+    max_tokens: int
+
+    def learn(self, groups: Sequence[TokenGroup]) -> None:
+        """Take the prompts that every later pass is about."""
+        ...
+
+    def forward(self, pixels: torch.Tensor, group: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Look for one group of phrases.
+
+        Args:
+            pixels: Normalised, shape (images, 3, height_px, width_px).
+            group: Number of the group.
+
+        Returns:
+            Logits of every token, shape (images, queries, tokens), and boxes as centre and size relative to
+            the image, shape (images, queries, 4).
+        """
+        ...
+
+
+class GroundingProposer:
+    """Boxes for text prompts; a base class that a maker completes with its network.
+
+    Args:
+        config: Settings.
+        network: The loaded network.
+        device: Where it is.
+    """
+
+    context_frames = 0
+    lookahead_frames = 0
+    sees_repeats = False
+
+    def __init__(self, config: GroundingConfig, network: Network, device: torch.device) -> None:
+        from labelmill.annotators.grounding.pixels import PixelReader
+
+        self.config = config
+        self.network = network
+        self.groups = group_tokens(
+            config.prompts, network.tokenizer, network.max_tokens, config.phrases_per_pass
+        )
+        network.learn(self.groups)
+        self._read = PixelReader(device, config.shortest_px, config.longest_px)
+        self._accelerated = device.type != "cpu"
+        self._lock = threading.Lock()  # shards of one run may share a proposer between threads
+
+    @property
+    def batch_size(self) -> int:
+        """Frames in one forward pass."""
+        return self.config.batch_size or (8 if self._accelerated else 1)
+
+    def propose(self, frames: Iterator[Frame]) -> Iterator[sv.Detections]:
+        """Yield the boxes of each frame; reads ahead by a few batches."""
+        batches: ShapeBatches[Frame, list[tuple[torch.Tensor, torch.Tensor]], sv.Detections] = ShapeBatches(
+            shape=lambda frame: frame.image.shape,
+            launch=self.launch,
+            collect=self.collect,
+            batch_size=self.batch_size,
+            window=self.batch_size * _WINDOW_BATCHES,
+            overlap=1 if self._accelerated else 0,
+        )
+        return batches.answer(frames)
+
+    def launch(self, frames: Sequence[Frame]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Start the forward passes of frames of one shape: logits and boxes of each prompt group."""
+        import torch
+
+        with self._lock, torch.inference_mode():
+            pixels = self._read([frame.image for frame in frames])
+            return [self.network.forward(pixels, number) for number in range(len(self.groups))]
+
+    def collect(
+        self, frames: Sequence[Frame], passes: list[tuple[torch.Tensor, torch.Tensor]]
+    ) -> list[sv.Detections]:
+        """Turn what was launched into detections.
+
+        Raises:
+            WeightsError: The network gave no numbers, as half precision may.
+        """
+        import numpy as np
+
+        scores, boxes = [], []
+        for group, (logits, centres) in zip(self.groups, passes, strict=True):
+            found = np.zeros((*centres.shape[:2], len(self.config.prompts)), dtype=np.float32)
+            found[..., group.prompts] = group.scores(logits.float().cpu().numpy())
+            scores.append(found)
+            boxes.append(centres.float().cpu().numpy())
+        all_scores, all_boxes = np.concatenate(scores, axis=1), np.concatenate(boxes, axis=1)
+        if not (np.isfinite(all_scores).all() and np.isfinite(all_boxes).all()):
+            raise WeightsError(
+                f"the proposer {self.config.kind!r} gave values that are no numbers",
+                expected="scores and boxes",
+                do="write dtype: float32 in the line file; if that is set, verify the weights",
+            )
+        return [
+            choose(
+                all_boxes[number],
+                all_scores[number],
+                self.config.prompts,
+                (frame.image.shape[1], frame.image.shape[0]),
+                box_threshold=self.config.box_threshold,
+                text_threshold=self.config.text_threshold,
+                nms_iou=self.config.nms_iou,
+            )
+            for number, frame in enumerate(frames)
+        ]

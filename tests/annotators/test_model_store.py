@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from labelmill.annotators import hub
+from labelmill.annotators.model_store import (
+    MANIFEST,
+    Manifest,
+    folder_of,
+    is_hub_id,
+    local_folder,
+    obtain,
+    pulled,
+    verify,
+)
+from labelmill.errors import WeightsError
+
+FILES = {
+    "config.json": b'{"model_type": "tiny"}',
+    "vocab.txt": b"hand\n",
+    "model.safetensors": b"weights " * 4000,
+    "pytorch_model.bin": b"a pickle",
+    "tf_model.h5": b"other",
+    "onnx/model.onnx": b"other",
+    "README.md": b"words",
+}
+LARGE = ("model.safetensors", "pytorch_model.bin", "groundingdino_swint_ogc.pth")
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+NEEDS = ("config.json", "*.safetensors|pytorch_model*.bin")
+
+
+class Hub(ThreadingHTTPServer):
+    """As much of the Hugging Face hub as a download asks for."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files = dict(FILES)
+        self.spoilt: set[str] = set()
+        self.served: list[str] = []
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self.answer(with_body=True)
+
+    def answer(self, *, with_body: bool) -> None:
+        path = self.path.partition("?")[0]
+        headers: dict[str, str] = {"X-Repo-Commit": REVISION}
+        body, status = b"", 200
+        if path.startswith("/api/models/acme/tiny"):
+            body = json.dumps(self.card()).encode()
+            headers["Content-Type"] = "application/json"
+        elif path.startswith(f"/acme/tiny/resolve/{REVISION}/"):
+            name = path.rpartition("/")[2]
+            body = self.server.files[name]
+            headers["ETag"] = f'"{sha256(body).hexdigest()}"'
+            if name in self.server.spoilt:
+                body = body[:-1] + b"?"
+            if with_body:
+                self.server.served.append(name)
+        else:
+            status = 404
+            headers["X-Error-Code"] = "RepoNotFound"
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def card(self) -> dict[str, object]:
+        siblings: list[dict[str, object]] = []
+        for name, data in self.server.files.items():
+            entry: dict[str, object] = {"rfilename": name, "size": len(data), "blobId": "0"}
+            if name in LARGE:
+                entry["lfs"] = {"sha256": sha256(data).hexdigest(), "size": len(data), "pointerSize": 1}
+            siblings.append(entry)
+        return {"id": "acme/tiny", "sha": REVISION, "cardData": {"license": "mit"}, "siblings": siblings}
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with Hub() as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setenv("HF_ENDPOINT", running.address)
+        monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    monkeypatch.setenv("LABELMILL_MODELS", str(folder))
+    return folder
+
+
+def test_a_pulled_model_is_whole_and_has_a_manifest(server: Hub, store: Path) -> None:
+    folder = hub.pull("acme/tiny")
+    assert folder == store / "acme--tiny"
+    names = ["config.json", MANIFEST, "model.safetensors", "vocab.txt"]  # no pickle beside safetensors
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+    assert not (store / ".partial-acme--tiny").exists()
+    manifest = Manifest.read(folder)
+    assert manifest is not None
+    assert (manifest.model, manifest.revision, manifest.licence) == ("acme/tiny", REVISION, "mit")
+    assert {name: entry.sha256 for name, entry in manifest.files.items()} == {
+        name: sha256(FILES[name]).hexdigest() for name in ("config.json", "model.safetensors", "vocab.txt")
+    }
+    assert pulled() == [manifest]
+    assert verify("acme/tiny") == []
+
+
+def test_a_plan_fetches_nothing(server: Hub, store: Path) -> None:
+    wanted = hub.plan("acme/tiny")
+    assert wanted.size_bytes == sum(len(FILES[file.name]) for file in wanted.files)
+    assert {file.name for file in wanted.files} == {"config.json", "model.safetensors", "vocab.txt"}
+    assert server.served == []
+    assert not store.exists()
+
+
+def test_a_pickle_is_taken_where_there_is_nothing_else(server: Hub) -> None:
+    del server.files["model.safetensors"]
+    assert "pytorch_model.bin" in {file.name for file in hub.plan("acme/tiny").files}
+
+
+def test_a_page_without_weights_is_refused(server: Hub) -> None:
+    server.files = {"README.md": b"words"}
+    with pytest.raises(WeightsError, match="holds no weights that labelmill reads"):
+        hub.plan("acme/tiny")
+
+
+def test_a_pulled_model_needs_no_network(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = hub.pull("acme/tiny")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert obtain("acme/tiny", NEEDS) == folder
+
+
+def test_an_absent_model_is_pulled_on_first_use(server: Hub) -> None:
+    assert obtain("acme/tiny", NEEDS) == folder_of("acme/tiny")
+    assert sorted(server.served) == ["config.json", "model.safetensors", "vocab.txt"]
+
+
+def test_absent_and_no_hub_names_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(WeightsError) as caught:
+        obtain("IDEA-Research/grounding-dino-tiny", NEEDS)
+    line = str(caught.value)
+    assert "labelmill models pull IDEA-Research/grounding-dino-tiny" in line
+    assert "http://127.0.0.1:9" in line
+    assert "model: path/to/folder" in line
+    assert "\n" not in line
+
+
+def test_an_unknown_model_is_said_to_be_unknown(server: Hub) -> None:
+    with pytest.raises(WeightsError, match="the hub knows no model acme/other; check its spelling"):
+        hub.plan("acme/other")
+
+
+def test_damaged_bytes_are_refused(server: Hub) -> None:
+    server.spoilt = {"model.safetensors"}
+    with pytest.raises(WeightsError, match=r"model\.safetensors of acme/tiny arrived damaged, got SHA-256"):
+        hub.pull("acme/tiny")
+    assert Manifest.read(folder_of("acme/tiny")) is None
+    server.spoilt = set()
+    assert verify(hub.pull("acme/tiny").name.replace("--", "/")) == []
+
+
+def test_no_room_is_said_before_anything_is_fetched(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
+    with pytest.raises(WeightsError, match="no room for acme/tiny"):
+        hub.pull("acme/tiny")
+    assert server.served == []
+
+
+def test_verify_names_each_file_that_differs(server: Hub) -> None:
+    folder = hub.pull("acme/tiny")
+    (folder / "vocab.txt").write_bytes(b"hanx\n")
+    (folder / "config.json").write_bytes(b"{}")
+    (folder / "model.safetensors").unlink()
+    assert verify("acme/tiny") == [
+        "config.json has 2 bytes instead of 22",
+        "model.safetensors is absent",
+        "vocab.txt has other bytes than those pulled",
+    ]
+
+
+def test_verify_of_what_was_never_pulled() -> None:
+    with pytest.raises(WeightsError, match="acme/tiny was not pulled to"):
+        verify("acme/tiny")
+
+
+def test_a_damaged_manifest_is_refused(store: Path) -> None:
+    folder = store / "acme--tiny"
+    folder.mkdir(parents=True)
+    (folder / MANIFEST).write_text('{"model": "acme/tiny"}')
+    with pytest.raises(WeightsError, match="is damaged"):
+        local_folder("acme/tiny", NEEDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("acme/tiny", True), ("tiny", False), ("./acme/tiny", False), ("/acme/tiny", False), ("a/b/c", False)],
+)
+def test_hub_ids(text: str, expected: bool) -> None:
+    assert is_hub_id(text) is expected
+
+
+def test_a_folder_is_used_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    with pytest.raises(
+        WeightsError, match=r"lacks config\.json, \*\.safetensors or pytorch_model\*\.bin; complete it"
+    ):
+        obtain(str(folder), NEEDS)
+    (folder / "config.json").touch()
+    (folder / "model.safetensors").touch()
+    assert obtain(str(folder), NEEDS) == folder
+    with pytest.raises(WeightsError, match=f"model {tmp_path / 'absent'} is absent"):
+        obtain(str(tmp_path / "absent"), NEEDS)
+
+
+def test_the_hugging_face_cache_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "hf"
+    snapshot = cache / "models--acme--tiny" / "snapshots" / REVISION
+    snapshot.mkdir(parents=True)
+    (cache / "models--acme--tiny" / "refs").mkdir()
+    (cache / "models--acme--tiny" / "refs" / "main").write_text(REVISION)
+    (snapshot / "config.json").touch()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    assert local_folder("acme/tiny", NEEDS) is None  # half a model is no model
+    (snapshot / "model.safetensors").touch()
+    assert local_folder("acme/tiny", NEEDS) == snapshot
