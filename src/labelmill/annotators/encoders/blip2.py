@@ -66,7 +66,9 @@ class Blip2Config(MakerConfig):
         return pretrained.files_of(self.model)
 
 
-class _Loaded(NamedTuple):
+class Loaded(NamedTuple):
+    """A model on its device, and what it wants to see."""
+
     model: Any
     normalise: Normaliser
     size_px: int
@@ -115,7 +117,7 @@ class Blip2:
         return image_features(loaded.model, loaded.normalise(pixels), self.config.features)
 
     @cached_property
-    def _loaded(self) -> _Loaded:
+    def _loaded(self) -> Loaded:
         require("transformers")
         from transformers import Blip2VisionModelWithProjection
 
@@ -123,20 +125,26 @@ class Blip2:
         folder = obtain(config.model, pretrained.NEEDS)
         model, missing = pretrained.load(Blip2VisionModelWithProjection, folder)
         _check_whole(folder, missing, config.features)
-        device = choose_device(config.device)
-        dtype = choose_dtype(config.dtype, device)
-        model.vision_model.to(dtype)
-        model.to(device)
         said = pretrained.read_preprocessing(folder)
-        normalise = Normaliser(
-            said.mean if said else CLIP_MEAN, said.std if said else CLIP_STD, device, dtype
-        )
-        size_px = int(model.config.vision_config.image_size)
-        return _Loaded(model, normalise, size_px, choose_batch_size(config.batch_size, device))
+        return ready(model, config, said.mean if said else CLIP_MEAN, said.std if said else CLIP_STD)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Travel between processes as settings, and load there."""
         return type(self), (self.config,)
+
+
+def ready(model: Any, config: Blip2Config, mean: pretrained.Triple, std: pretrained.Triple) -> Loaded:
+    """Put a `Blip2VisionModelWithProjection` on its device, in its number formats."""
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, device)
+    model.vision_model.to(dtype)
+    model.to(device)
+    return Loaded(
+        model,
+        Normaliser(mean, std, device, dtype),
+        int(model.config.vision_config.image_size),
+        choose_batch_size(config.batch_size, device),
+    )
 
 
 def image_features(model: Any, pixels: torch.Tensor, features: Features) -> torch.Tensor:
