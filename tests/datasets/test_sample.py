@@ -92,7 +92,7 @@ def test_events_and_unclear_frames_name_frames_with_hands(truth: dict[str, Any])
 
 def test_templates_are_crops_of_another_time(sample: Sample) -> None:
     names = {folder.name: sorted(folder.glob("*.png")) for folder in sample.templates.iterdir()}
-    assert {name: len(paths) for name, paths in names.items()} == dict.fromkeys(LABELS, 5)
+    assert {name: len(paths) for name, paths in names.items()} == dict.fromkeys(LABELS, 8)
     ng = sorted(sample.templates_ng.rglob("*.png"))
     assert len(ng) >= 6
     with av.open(str(sample.video)) as container:

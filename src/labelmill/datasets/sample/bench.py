@@ -41,9 +41,9 @@ class Bin:
 
 
 BINS = (
-    Bin("bolt", (86.0, 74.0), (58.0, 46.0)),
-    Bin("flange", (216.0, 74.0), (58.0, 46.0)),
-    Bin("box", (86.0, 184.0), (58.0, 46.0)),
+    Bin("bolt", (86.0, 100.0), (58.0, 46.0)),
+    Bin("flange", (216.0, 100.0), (58.0, 46.0)),
+    Bin("box", (86.0, 208.0), (58.0, 46.0)),
 )
 MAT_XY, MAT_HALF_WH = (434.0, 150.0), (122.0, 92.0)
 SLOTS = tuple((x, y) for y in (104.0, 190.0) for x in (358.0, 434.0, 510.0))
@@ -213,14 +213,14 @@ def _tools(painter: _Painter) -> None:
     across, down = float(np.cos(turn)), float(np.sin(turn))
 
     def along(step_px: float) -> tuple[float, float]:
-        return 226.0 + step_px * across, 198.0 + step_px * down
+        return 226.0 + step_px * across, 204.0 + step_px * down
 
     painter.solid((168, 172, 178), painter.box(along(34), (30, 1.7), 0.8, turn), edge_px=1.6, gloss=0.5)
     painter.solid((190, 62, 40), painter.box(along(-14), (20, 6.2), 5, turn), edge_px=5.0, gloss=0.35)
     painter.paint((44, 44, 46), painter.box(along(-16), (11, 6.4), 3, turn), 0.8)
-    painter.solid((226, 224, 216), painter.box((222.0, 246.0), (40, 24), 1, -0.09), edge_px=0.6, gloss=0)
+    painter.solid((226, 224, 216), painter.box((226.0, 250.0), (40, 24), 1, -0.09), edge_px=0.6, gloss=0)
     for row in range(6):
-        text = painter.box((214.0 + 0.8 * row, 233.0 + 5 * row), (24 - 4 * (row % 3), 0.6), 0.3, -0.09)
+        text = painter.box((218.0 + 0.8 * row, 237.0 + 5 * row), (24 - 4 * (row % 3), 0.6), 0.3, -0.09)
         painter.paint((120, 120, 124), text, 0.7)
 
 

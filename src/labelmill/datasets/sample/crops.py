@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,8 +15,9 @@ from labelmill.datasets.sample.scene import HAND_WITH_PART, LABELS, Scene, Truth
 from labelmill.datasets.sample.script import Visit, direction, hand_at, write_script
 from labelmill.images import Image
 
-TEMPLATES_PER_CLASS = 5
+TEMPLATES_PER_CLASS = 8
 _SPAN_S = 180.0
+_CLEAR_OF_CHANGE_S = 0.35  # before or after gripping and releasing: nobody takes those for templates
 
 
 def _cut(image: Image, xyxy: tuple[float, float, float, float], margin: float = 0.0) -> Image:
@@ -36,50 +38,74 @@ def draw_crops(seed: int) -> Iterator[tuple[str, Image]]:
         yield f"templates_ng/{name}", crop
 
 
+@dataclass(frozen=True)
+class _Moment:
+    """A frame of a visit that would make a template.
+
+    Attributes:
+        visit: Index of the visit.
+        frame: Index of the frame.
+        over_bins: Whether the hand is there.
+        part: What the visit handles.
+        angle_rad: Direction of the hand.
+    """
+
+    visit: int
+    frame: int
+    over_bins: bool
+    part: str
+    angle_rad: float
+
+
 def _spread(scene: Scene, label: str) -> list[tuple[Image, Truth]]:
-    """Frames of one label, each from another visit: every kind of part in turn, directions far apart."""
+    """Frames of one label as a careful person would pick them: places, parts and directions in turn."""
     waiting = [
-        (number, visit.part, *moment)
+        moment
         for number, visit in enumerate(scene.script.visits)
-        if (moment := _best_moment(visit, holds=label == HAND_WITH_PART))
+        for moment in _best_moments(number, visit, holds=label == HAND_WITH_PART)
     ]
     found: list[tuple[Image, Truth]] = []
-    taken: list[tuple[str, float]] = []
+    taken: list[_Moment] = []
     while waiting and len(found) < TEMPLATES_PER_CLASS:
-        chosen = max(waiting, key=lambda moment: _worth(moment[1], moment[3], taken))
+        chosen = max(waiting, key=lambda moment: _worth(moment, taken))
         waiting.remove(chosen)
-        number, part, index, angle = chosen
-        image, truths = scene.frame(index)
-        truth = next((t for t in truths if t.visit == number and t.clear and t.label == label), None)
+        image, truths = scene.frame(chosen.frame)
+        truth = next((t for t in truths if t.visit == chosen.visit and t.clear and t.label == label), None)
         if truth is not None:
             found.append((image, truth))
-            taken.append((part, angle))
+            taken.append(chosen)
     return found
 
 
-def _worth(part: str, angle: float, taken: list[tuple[str, float]]) -> tuple[int, float]:
-    """How much a template of a part and direction adds to those that are taken, for comparing."""
-    others = [abs(angle - other) for kind, other in taken if kind == part]
-    return -len(others), min(others, default=-abs(angle))  # the most upright one first
+def _worth(moment: _Moment, taken: list[_Moment]) -> tuple[int, int, float]:
+    """How much a template adds to those that are taken, for comparing."""
+    beside = [other for other in taken if other.over_bins == moment.over_bins]
+    same = sum(other.part == moment.part for other in beside)
+    turned = min(
+        (abs(moment.angle_rad - other.angle_rad) for other in beside),
+        default=-abs(moment.angle_rad),  # the most upright one first
+    )
+    return -len(beside), -same, turned
 
 
-def _best_moment(visit: Visit, *, holds: bool) -> tuple[int, float] | None:
-    """The frame of a visit in which the whole hand is in the picture and moves least; and its direction."""
-    best: tuple[float, int, float] | None = None
+def _best_moments(number: int, visit: Visit, *, holds: bool) -> list[_Moment]:
+    """At the bins and elsewhere: the frame with the whole hand in the picture in which it moves least."""
+    best: dict[bool, tuple[float, _Moment]] = {}
     for index in range(round(visit.start_s * FPS), round(min(visit.end_s, _SPAN_S) * FPS)):
         state, later = hand_at(visit, index / FPS), hand_at(visit, (index + 1) / FPS)
         if state is None or later is None or state.holds != holds:
             continue
-        if any(abs(index / FPS - change) < 0.2 for change in visit.changes_s):
+        if any(abs(index / FPS - change) < _CLEAR_OF_CHANGE_S for change in visit.changes_s):
             continue
-        ahead = direction(state.angle_rad)
-        ends = [np.array(state.xy) + np.array(ahead) * reach * PX_PER_CM for reach in (5.0, -15.0)]
+        ahead = np.array(direction(state.angle_rad)) * PX_PER_CM
+        ends = [np.array(state.xy) + ahead * reach_cm for reach_cm in (5.0, -13.0)]
         inside = min(min(x, y, WH_PX[0] - x, WH_PX[1] - y) for x, y in ends)
         speed = float(np.hypot(later.xy[0] - state.xy[0], later.xy[1] - state.xy[1]))
         score = min(float(inside), 20.0) - speed
-        if inside > 6 and (best is None or score > best[0]):
-            best = (score, index, state.angle_rad)
-    return best[1:] if best else None
+        over_bins = state.xy[0] < MAT_XY[0] - MAT_HALF_WH[0]
+        if inside > 2 and (over_bins not in best or score > best[over_bins][0]):
+            best[over_bins] = (score, _Moment(number, index, over_bins, visit.part, state.angle_rad))
+    return [moment for _, moment in best.values()]
 
 
 def _ng_crops(scene: Scene) -> Iterator[tuple[str, Image]]:

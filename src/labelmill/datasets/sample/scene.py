@@ -29,7 +29,7 @@ HAND_WITH_PART = "hand_with_part"
 LABELS = (HAND_EMPTY, HAND_WITH_PART)
 
 _GRIP_STEPS = 7  # sprites between an open hand and a fist
-_SHUTTER = 0.5  # share of a frame's time in which light is gathered
+_SHUTTER = 0.3  # share of a frame's time in which light is gathered
 _UNCLEAR_S = 0.2  # around gripping and releasing no one can say which label is right
 _SEEN_SHARE = 0.3  # of a hand that must be in the picture for a clear label
 _LEAST_PX = 120  # of a hand that must be in the picture to be boxed at all

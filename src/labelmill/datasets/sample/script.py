@@ -12,7 +12,7 @@ from labelmill.datasets.sample.bench import BINS, PX_PER_CM, SLOTS, WH_PX
 
 Point = tuple[float, float]
 
-HELD_AHEAD_CM = 2.9
+HELD_AHEAD_CM = 3.5
 """How far in front of the finger tips a held part's middle lies."""
 
 _TIDY_S = 1e9  # a part that nobody takes
@@ -234,7 +234,7 @@ def _shoulder(rng: np.random.Generator, targets: list[Point]) -> Point:
     x = float(np.mean([target[0] for target in targets]))
     y = float(np.mean([target[1] for target in targets]))
     wide = max(target[0] for target in targets) - min(target[0] for target in targets)
-    if wide < 200 and rng.random() < 0.2:
+    if wide < 200 and rng.random() < 0.15:
         outside = -210.0 if x < WH_PX[0] / 2 else WH_PX[0] + 210.0
         return outside, y + float(rng.uniform(-150, 60))
     return x + float(rng.uniform(-80, 80)), float(rng.uniform(-290, -210))
@@ -298,10 +298,10 @@ def _visit(rng: np.random.Generator, stock: _Stock, name: str, start_s: float, t
 
     part = fetched.kind if fetched else (wanted if loaded else "")
     angle = fetched.angle_rad if fetched else float(rng.uniform(0, 2 * np.pi))
-    go(0.0, _outside(shoulder, targets[0]), 0.95 if loaded else float(rng.uniform(0, 0.25)), 7.0)
+    go(0.0, _outside(shoulder, targets[0]), 0.95 if loaded else float(rng.uniform(0, 0.2)), 7.0)
     if fetched:
         tips = _tips(shoulder, wrist, fetched.xy)
-        go(1.15, tips, float(rng.uniform(0.1, 0.35)), 1.6)
+        go(1.15, tips, float(rng.uniform(0.0, 0.2)), 1.6)
         go(0.34, tips, 1.0, 0.3)
         changes.append(now)
         stock.take(fetched, now)
@@ -314,12 +314,12 @@ def _visit(rng: np.random.Generator, stock: _Stock, name: str, start_s: float, t
         go(0.2, tips, 1.0, 0.3)
         changes.append(now)
         stock.lay(part, slot, angle, now)
-        go(0.3, tips, 0.35, 1.4)
+        go(0.24, tips, float(rng.uniform(0.0, 0.15)), 1.6)
     if name == "check":
         go(1.1, hover, 0.1, 3.0)
-        go(0.9, (hover[0] + 26, hover[1] + 12), 0.3, 2.4)
+        go(0.9, (hover[0] + 26, hover[1] + 12), 0.2, 2.4)
     last = slot or targets[0]
-    go(1.1, _outside(shoulder, last), 1.0 if name == "take" else float(rng.uniform(0, 0.3)), 7.0)
+    go(1.1, _outside(shoulder, last), 1.0 if name == "take" else float(rng.uniform(0, 0.2)), 7.0)
     held = (changes[0] if fetched else start_s, changes[-1] if slot else now) if part else (now, now)
     return Visit(
         name=name,
@@ -328,7 +328,7 @@ def _visit(rng: np.random.Generator, stock: _Stock, name: str, start_s: float, t
         worker=int(rng.integers(2)),
         left=bool(rng.random() < 0.4),
         size=float(rng.uniform(0.95, 1.07)),
-        spread=float(rng.choice([0.75, 1.15])),
+        spread=float(rng.choice([1.0, 1.3])),
         wrist_rad=wrist,
         arc_px=float(rng.uniform(-26, 26)),
         part=part,
