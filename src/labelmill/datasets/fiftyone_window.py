@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -19,12 +20,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from labelmill.datasets.mongod import Client, crashed_before
-from labelmill.datasets.versions.documents import DETECTION_FIELDS, FIELDS, documents
-from labelmill.datasets.versions.looks import dress
+from labelmill.datasets.versions.content import flat_array
+from labelmill.datasets.versions.documents import DETECTION_FIELDS, FIELDS, detections, documents
+from labelmill.datasets.versions.looks import add_maps, before_field, dress, save_comparison
 from labelmill.datasets.versions.manifest import Manifest
+from labelmill.datasets.versions.pull.choose import Item
+from labelmill.datasets.versions.show import Comparison, Shown
+from labelmill.datasets.versions.store import Version
 from labelmill.datasets.workspace import Workspace
 from labelmill.errors import ServiceError, VersionError
 
@@ -90,13 +97,11 @@ class Window:
         _ = self.fo
         return odm.get_db_conn()
 
-    def stage(self, manifest: Manifest, frames: pa.Table, regions: pa.Table, progress: Progress) -> Any:
+    def stage(self, shown: Shown, progress: Progress) -> Any:
         """Write a version as a FiftyOne dataset under a name of no version.
 
         Args:
-            manifest: The version.
-            frames: Columns `tables.FRAMES`.
-            regions: Columns `tables.REGIONS`.
+            shown: The version.
             progress: Called with samples written and their total.
 
         Returns:
@@ -106,6 +111,7 @@ class Window:
             VersionError: The database has a dataset of this name that is not ours to replace.
             ServiceError: The database does not answer.
         """
+        manifest = shown.manifest
         with _answering():
             self._sweep()
             self._may_take(manifest)
@@ -114,12 +120,107 @@ class Window:
                 _declare(self.fo, dataset)
                 dataset.info = {_KEY: {"version": manifest.name, "workspace": str(self.workspace.root)}}
                 dataset.save()
-                self._insert(dataset, frames, regions, progress)
-                dress(self.fo, dataset, manifest)
+                self._insert(dataset, shown.frames, shown.regions, progress)
+                dress(self.fo, dataset, shown)
+                if shown.since is not None:
+                    self.compare(dataset, shown.frames, shown.since)
+                if shown.embedded is not None:
+                    import fiftyone.brain as brain
+
+                    add_maps(brain, dataset, shown)
             except BaseException:
                 self.discard(dataset)
                 raise
             return dataset
+
+    def compare(self, dataset: Any, frames: pa.Table, comparison: Comparison) -> None:
+        """Write what stood in an older version beside what stands now, and save the view of it.
+
+        Args:
+            dataset: Of the newer version.
+            frames: Of the newer version, columns `tables.FRAMES`.
+            comparison: With the older one.
+        """
+        from bson import ObjectId
+        from pymongo import UpdateOne
+
+        field = before_field(comparison)
+        with _answering():
+            _declare_regions(self.fo, dataset, field, f"Labels of {comparison.name}, where they changed")
+            place = pc.index_in(comparison.before["frame_id"], value_set=flat_array(frames["frame_id"]))
+            before = comparison.before.filter(place.is_valid())  # the rest stood on frames that are gone
+            size = frames.select(["width_px", "height_px"]).take(flat_array(place).drop_null())
+            made = detections(before, np.stack([size[name].to_numpy() for name in size.schema.names], axis=1))
+            by_frame: dict[str, list[dict[str, Any]]] = {name: [] for name in comparison.frames}
+            for name, document in zip(before["frame_id"].to_pylist(), made, strict=True):
+                by_frame[name].append(document)
+            changes = [
+                UpdateOne(
+                    {"_id": ObjectId(name)}, {"$set": {field: {"_cls": "Detections", "detections": found}}}
+                )
+                for name, found in by_frame.items()
+            ]
+            if changes:
+                dataset._sample_collection.bulk_write(changes, ordered=False)
+            save_comparison(self.fo, dataset, comparison)
+
+    def export(self, version: Version, splits: list[str]) -> Iterator[Item]:
+        """Files of FiftyOne's own dataset format, its pictures under `media/`.
+
+        Args:
+            version: The version; FiftyOne must have it.
+            splits: Which frames.
+        """
+        with tempfile.TemporaryDirectory(prefix="labelmill-") as folder, _answering():
+            dataset = self.load(version.manifest)
+            view = dataset.match(self.fo.ViewField("split").is_in(splits))
+            view.export(
+                export_dir=folder,
+                dataset_type=self.fo.types.FiftyOneDataset,
+                export_media=False,
+                rel_dir=str(self.workspace.root),
+                progress=False,
+            )
+            for path in sorted(Path(folder).rglob("*")):
+                if path.is_file():
+                    yield Item(path.relative_to(folder).as_posix(), data=path.read_bytes())
+        inside = pc.is_in(version.frames["split"], value_set=pa.array(splits, pa.string()))
+        for digest in sorted(set(version.frames["media_digest"].filter(inside).to_pylist())):
+            path = self.workspace.media.path(digest)
+            yield Item(path.relative_to(self.workspace.root).as_posix(), media=digest)
+
+    def differences(self, manifest: Manifest, frames: pa.Table, regions: pa.Table) -> list[str] | None:
+        """Find samples that FiftyOne shows otherwise than the version says; without importing FiftyOne.
+
+        Tags, views and fields that people added are theirs, and no difference.
+
+        Args:
+            manifest: The version.
+            frames: Its frames.
+            regions: Its regions.
+
+        Returns:
+            Frame ids, sorted; None where FiftyOne does not have the version.
+        """
+        from pymongo import MongoClient
+
+        with _answering():
+            client: Any = MongoClient(_database_uri(self.folder))
+            database = client[os.environ.get("FIFTYONE_DATABASE_NAME", "fiftyone")]
+            found = database.datasets.find_one({"name": manifest.window_name})
+            if found is None:
+                return None
+            keys = ("_id", "filepath", *FIELDS, "regions")
+            samples = database[found["sample_collection_name"]]
+            stored = {sample["_id"]: sample for sample in samples.find({}, dict.fromkeys(keys, 1))}
+            client.close()
+        different: list[str] = []
+        for batch in documents(frames, regions, self.workspace.media, None, datetime.now(UTC)):
+            for document in batch:
+                expected = {key: document[key] for key in keys}
+                if _content(stored.pop(document["_id"], {})) != _content(expected):
+                    different.append(document["frame_id"])
+        return sorted([*different, *(str(name) for name in stored)])
 
     def reveal(self, dataset: Any, manifest: Manifest, digest: str) -> None:
         """Give a staged dataset the version's name, in place of an earlier one of this workspace.
@@ -246,39 +347,37 @@ def _listens(port: int) -> bool:
         return False
 
 
+def _content(sample: dict[str, Any]) -> dict[str, Any]:
+    """A sample document without the tags that people give to regions."""
+    regions = (sample.get("regions") or {}).get("detections", [])
+    stripped = [{key: value for key, value in region.items() if key != "tags"} for region in regions]
+    return {**sample, "regions": stripped}
+
+
 def _declare(fo: Any, dataset: Any) -> None:
-    """Declare the schema in two writes; FiftyOne's own way costs one and a reload for every field."""
+    """Declare the schema in few writes; FiftyOne's own way costs one and a reload for every field."""
     dataset.media_type = "image"
-    samples: dict[str, Any] = {
-        name: getattr(fo, kind)(description=text) for name, (kind, text) in FIELDS.items()
-    }
-    samples["regions"] = fo.EmbeddedDocumentField(
-        fo.Detections, description="Labelled boxes; NG is the label of what matches no class"
+    dataset._sample_doc_cls.merge_field_schema(
+        {name: getattr(fo, kind)(description=text) for name, (kind, text) in FIELDS.items()}
     )
-    regions = {
-        f"regions.detections.{name}": getattr(fo, kind)(description=text)
-        for name, (kind, text) in DETECTION_FIELDS.items()
+    _declare_regions(fo, dataset, "regions", "Labelled boxes; NG is the label of what matches no class")
+
+
+def _declare_regions(fo: Any, dataset: Any, field: str, text: str) -> None:
+    within = {
+        f"{field}.detections.{name}": getattr(fo, kind)(description=what)
+        for name, (kind, what) in DETECTION_FIELDS.items()
     }
-    for schema in (samples, regions):
+    for schema in ({field: fo.EmbeddedDocumentField(fo.Detections, description=text)}, within):
         dataset._sample_doc_cls.merge_field_schema(schema)
     dataset._reload()
 
 
 def _connect(folder: Path) -> Any:
     """Import FiftyOne on the right database, or move it there."""
-    global _client
-
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    uri = os.environ.get("FIFTYONE_DATABASE_URI")
-    if uri is None or uri == os.environ.get(_EMBEDDED_URI):  # ours, perhaps inherited from a parent process
-        if _client is not None and _client.folder != folder:
-            _disconnect()
-            _client.close()
-            _client = None
-        _client = _client or Client(folder)
-        uri = _client.connect()
-        os.environ["FIFTYONE_DATABASE_URI"] = os.environ[_EMBEDDED_URI] = uri
+    uri = _database_uri(folder)
     with _answering():
         import fiftyone as fo
         import fiftyone.core.odm.database as database
@@ -291,6 +390,23 @@ def _connect(folder: Path) -> Any:
         if _client is not None and crashed_before(folder):
             _recount(database.get_db_conn())
         return fo
+
+
+def _database_uri(folder: Path) -> str:
+    """The database to use, started if it is the embedded one of a folder."""
+    global _client
+
+    uri = os.environ.get("FIFTYONE_DATABASE_URI")
+    if uri is not None and uri != os.environ.get(_EMBEDDED_URI):
+        return uri
+    if _client is not None and _client.folder != folder:  # the one in use, or inherited from a parent process
+        _disconnect()
+        _client.close()
+        _client = None
+    _client = _client or Client(folder)
+    uri = _client.connect()
+    os.environ["FIFTYONE_DATABASE_URI"] = os.environ[_EMBEDDED_URI] = uri
+    return uri
 
 
 def _recount(database: Any) -> None:

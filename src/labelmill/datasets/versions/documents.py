@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from labelmill.datasets.media import MediaStore
 from labelmill.datasets.versions.content import flat_array
@@ -49,6 +50,8 @@ DETECTION_FIELDS = {
     "decided_by": ("StringField", "machine, or person where somebody reviewed it"),
     "machine_label": ("StringField", "What the machine said, also where a person said otherwise"),
     "annotator": ("StringField", "Who decided"),
+    "agreement": ("FloatField", "Share of the people asked who said the same"),
+    "corrected": ("BooleanField", "Whether a person changed the label or the box"),
 }
 """Attributes of a region beside FiftyOne's own (label, bounding_box, confidence)."""
 
@@ -86,7 +89,7 @@ def documents(
         chunk = frames.slice(start, _CHUNK_FRAMES)
         low, high = int(bounds[start]), int(bounds[start + chunk.num_rows])
         sizes = np.stack([_numbers(chunk["width_px"]), _numbers(chunk["height_px"])], axis=1)
-        found = _detections(regions.slice(low, high - low), sizes[row_of[low:high] - start])
+        found = detections(regions.slice(low, high - low), sizes[row_of[low:high] - start])
         cuts = (bounds[start : start + chunk.num_rows + 1] - low).tolist()
         yield _samples(chunk, found, cuts, media.root, dataset_id, now)
 
@@ -137,8 +140,17 @@ def _samples(
     return result
 
 
-def _detections(regions: pa.Table, sizes: np.ndarray) -> list[dict[str, Any]]:
-    """Detection documents, key by key in the order that FiftyOne writes them."""
+def detections(regions: pa.Table, sizes: np.ndarray) -> list[dict[str, Any]]:
+    """Detection documents, key by key in the order that FiftyOne writes them.
+
+    Args:
+        regions: Columns `tables.REGIONS`.
+        sizes: Width and height of each region's frame, shape (regions, 2).
+    """
+    changed = pc.or_(
+        pc.not_equal(regions["label"], regions["machine_label"]), regions["machine_xyxy"].is_valid()
+    )
+    regions = regions.append_column("corrected", changed)
     regions = regions.rename_columns({"crop_digest": "crop"})
     count = regions.num_rows
     columns: dict[str, Iterable[Any]] = {

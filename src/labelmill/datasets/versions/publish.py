@@ -23,6 +23,7 @@ from labelmill.datasets.versions.content import flat_array, version_tables
 from labelmill.datasets.versions.frames import Cut, FrameImages, missing_crops, recut_crops, store_frames
 from labelmill.datasets.versions.gate import find_leaks, read_assignments, refuse
 from labelmill.datasets.versions.manifest import FORMAT, Lineage, Manifest, Parent, Reviewer, Rows, Source
+from labelmill.datasets.versions.show import Shown, gather
 from labelmill.datasets.versions.similar import load_embeddings
 from labelmill.datasets.versions.splits import assign, class_crops
 from labelmill.datasets.versions.store import Version, VersionStore
@@ -38,7 +39,7 @@ Progress = Callable[[int, int, str], None]
 class Window(Protocol):
     """The database that people look into; `fiftyone_window.Window` is the one."""
 
-    def stage(self, manifest: Manifest, frames: pa.Table, regions: pa.Table, progress: Progress) -> Any:
+    def stage(self, shown: Shown, progress: Progress) -> Any:
         """Write the version under a name that is no version's."""
         ...
 
@@ -148,7 +149,10 @@ def publish(
                 regions=_write(staging / "regions.parquet", regions),
                 lineage=_lineage(origin, frames, regions),
             )
-        staged = window.stage(manifest, frames, regions, progress) if window else None
+        staged = None
+        if window:
+            parent = earlier[-1] if earlier else None
+            staged = window.stage(gather(workspace, manifest, frames, regions, parent), progress)
         try:
             version = store.commit(staging, manifest)
         except BaseException:
