@@ -6,10 +6,9 @@ import pytest
 from labelmill.annotators.box_choice import choose, suppress, to_xyxy
 from labelmill.annotators.prompts import Prompt
 
-PROMPTS = (
-    Prompt(phrase="hand", name="hand"),
-    Prompt(phrase="work glove", name="hand"),
-    Prompt(phrase="bottle", name="bottle"),
+PROMPTS = tuple(
+    Prompt.model_validate({"phrase": phrase, "class": name})
+    for phrase, name in (("hand", "hand"), ("work glove", "hand"), ("bottle", "bottle"))
 )
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given
@@ -35,7 +35,7 @@ class Journal:
         return [f"{shape}{number}" for shape, number in items]
 
     def run(self, shapes: str) -> list[str]:
-        def feed():  # type: ignore[no-untyped-def]
+        def feed() -> Iterator[tuple[str, int]]:
             for number, shape in enumerate(shapes):
                 self.read += 1
                 self.furthest = max(self.furthest, self.read - self.answered)

@@ -76,7 +76,8 @@ def to_xyxy(boxes_cxcywh: npt.NDArray[np.float32], frame_wh: tuple[int, int]) ->
     size = np.array(frame_wh, dtype=np.float32)
     centre, half = boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:] / 2
     corners = np.concatenate([(centre - half) * size, (centre + half) * size], axis=1)
-    return np.clip(corners, 0, np.tile(size, 2)).astype(np.float32)
+    xyxy: Boxes = np.clip(corners, 0, np.tile(size, 2)).astype(np.float32)
+    return xyxy
 
 
 def suppress(xyxy: Boxes, iou: float) -> npt.NDArray[np.intp]:

@@ -64,7 +64,7 @@ def plan(model: str, revision: str | None = None) -> Plan:
         WeightsError: No such model or revision, no permission, or no answer.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
         GatedRepoError,
         HfHubHTTPError,
         HTTPError,

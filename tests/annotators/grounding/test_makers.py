@@ -89,7 +89,7 @@ def test_the_port_as_it_comes_gives_the_same(original: Path, port: Path) -> None
 
 
 def test_the_original_as_it_comes_gives_the_same(original: Path, port: Path) -> None:
-    from labelmill.annotators.grounding.original import build, fill, read_architecture
+    from labelmill.annotators.proposers.groundingdino_py_network import build, fill, read_architecture
 
     ours = make("groundingdino-py", original, port, **OPEN)
     plain = build(read_architecture(original / "tiny.cfg.py"), original / "bert")

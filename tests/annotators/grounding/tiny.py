@@ -89,7 +89,7 @@ def write_original(folder: Path) -> Path:
     """A checkpoint as the authors publish them: `.pth`, the configuration, and BERT's folder."""
     import torch
 
-    from labelmill.annotators.grounding.original import build
+    from labelmill.annotators.proposers.groundingdino_py_network import build
 
     text = write_text_encoder(folder / "bert")
     lines = [f"{name} = {value!r}" for name, value in ARCHITECTURE.items()]

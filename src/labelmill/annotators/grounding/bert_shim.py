@@ -57,13 +57,9 @@ class BertShim(nn.Module):
         return self.encoder(embedded, attention_mask=additive[:, None])
 
 
-def text_wrapper() -> type[nn.Module]:
-    """The class that wraps BERT: the package's own where transformers still lets it work."""
+def needs_shim() -> bool:
+    """Whether this transformers lacks what the package's own class copies."""
     from transformers import BertModel
 
-    if hasattr(BertModel, "get_head_mask") and hasattr(BertModel, "get_extended_attention_mask"):
-        from groundingdino.models.GroundingDINO.bertwarper import BertModelWarper
-
-        original: type[nn.Module] = BertModelWarper
-        return original
-    return BertShim
+    copied = ("get_extended_attention_mask", "invert_attention_mask", "get_head_mask")
+    return not all(hasattr(BertModel, name) for name in copied)

@@ -47,6 +47,7 @@ def sample_sum(
 def _by_levels(
     value: torch.Tensor, shapes_hw: Sequence[tuple[int, int]], locations: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
+    import torch
     from torch.nn.functional import grid_sample
 
     batch, _, heads, channels = value.shape
@@ -56,7 +57,7 @@ def _by_levels(
         weights.transpose(1, 2).flatten(0, 1).unsqueeze(1)
     )  # (batch * heads, 1, queries, levels, points)
     total = value.new_zeros(batch * heads, channels, queries)
-    levels = value.split([height * width for height, width in shapes_hw], dim=1)
+    levels = torch.split(value, [height * width for height, width in shapes_hw], dim=1)
     for level, (height, width) in enumerate(shapes_hw):
         plane = levels[level].flatten(2).transpose(1, 2).reshape(batch * heads, channels, height, width)
         sampled = grid_sample(plane, grids[:, :, level], align_corners=False)

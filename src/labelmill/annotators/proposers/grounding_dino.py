@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from labelmill.annotators.devices import choose_device, choose_dtype, require
+from labelmill.annotators.encoders.pretrained import load
 from labelmill.annotators.grounding.proposer import GroundingConfig, GroundingProposer
 from labelmill.annotators.model_ref import ModelRef
 from labelmill.annotators.model_store import obtain
 from labelmill.annotators.prompts import TokenGroup
-from labelmill.annotators.state_dicts import read_state_dict
 from labelmill.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -129,34 +129,17 @@ def load_port(folder: Path) -> Any:
         WeightsError: The folder holds another model, lacks weights, or is a pickle of live objects.
     """
     import torch
-    from transformers import GroundingDinoForObjectDetection, logging
+    from transformers import GroundingDinoForObjectDetection
 
-    for path in weights_in(folder):
-        if path.suffix != ".safetensors":
-            read_state_dict(path)  # refuses a pickle in our words, before transformers does in its own
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        model, report = GroundingDinoForObjectDetection.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    model, missing = load(GroundingDinoForObjectDetection, folder, dtype=torch.float32)
+    if missing:
         raise WeightsError(
-            f"model {folder} cannot be loaded as Grounding DINO",
-            got=str(error).splitlines()[0] if str(error) else type(error).__name__,
-            do="check the folder, or pull the model again",
-        ) from error
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-    lacking = [*report["missing_keys"], *report["mismatched_keys"]]
-    if lacking:
-        raise WeightsError(
-            f"model {folder} does not fill Grounding DINO",
-            got=f"{len(lacking)} weights missing or of another shape, such as {min(map(str, lacking))}",
+            f"model folder {folder} does not hold the whole of Grounding DINO",
+            got=f"{len(missing)} tensors missing, such as {min(missing)}",
+            expected="what save_pretrained writes",
             do="check the folder, or pull the model again",
         )
-    return model.eval().requires_grad_(False)
+    return model
 
 
 def _lean_attention(model: torch.nn.Module) -> None:

@@ -83,7 +83,7 @@ class GroundingDinoPyConfig(GroundingConfig):
         if found:
             return found[0]
         require("groundingdino")
-        from labelmill.annotators.grounding.original import packaged_architecture
+        from labelmill.annotators.proposers.groundingdino_py_network import packaged_architecture
 
         return packaged_architecture()
 
@@ -106,7 +106,7 @@ class GroundingDinoPy(GroundingProposer):
         require("torch")
         require("transformers")
         require("groundingdino")
-        from labelmill.annotators.grounding.original import Original
+        from labelmill.annotators.proposers.groundingdino_py_network import Original
 
         device = choose_device(config.device)
         dtype = choose_dtype(config.dtype, device)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from labelmill.annotators.grounding.bert_shim import text_wrapper
+from labelmill.annotators.grounding.bert_shim import BertShim, needs_shim
 from labelmill.annotators.grounding.deformable import sample_sum
 from labelmill.annotators.grounding.frozen import ImageOnce, TextOnce
 from labelmill.annotators.grounding.precision import lower_precision
@@ -163,7 +163,8 @@ def _instead_of_the_hub(tokenizer: Any, encoder: Any) -> Iterator[None]:
     kept = source.get_tokenlizer, source.get_pretrained_language_model, package.BertModelWarper
     source.get_tokenlizer = lambda name: tokenizer
     source.get_pretrained_language_model = lambda name: encoder
-    package.BertModelWarper = text_wrapper()
+    if needs_shim():
+        package.BertModelWarper = BertShim
     try:
         yield
     finally:
