@@ -19,6 +19,7 @@ from labelmill.datasets.annotate import annotate
 from labelmill.datasets.review.desk import Desk, at_desk
 from labelmill.datasets.review.state import read_state
 from labelmill.datasets.workspace import Workspace
+from labelmill.errors import ReviewError, WorkspaceLockedError
 from labelmill.line import Line, load_line
 
 pytestmark = pytest.mark.server
@@ -210,7 +211,7 @@ def test_annotators_who_disagree_send_the_task_back(make: Any, people: list[Anno
         bob.answer(task["id"], label)
     report = case.pull()
     assert (report["decided"], report["disputed"]) == (3, 1)
-    assert report["alpha"] == pytest.approx(-0.1667, abs=1e-4)
+    assert report["alpha"] == pytest.approx(0.0)  # "not sure" is no answer; the rest agree as by chance
     torn = tasks[1]["data"]["region_id"]
     assert torn not in case.standing()
     state = {task["id"]: task["is_labeled"] for task in case.tasks()}
@@ -367,14 +368,8 @@ def test_a_changed_prediction_updates_its_task(make: Any, people: list[Annotator
     assert report["new"] == 0
     assert report["updated"] > 0
     after = {task["data"]["region_id"]: task for task in case.tasks()}
-    labels = dict(
-        zip(
-            *pq.read_table(case.workspace.table("regions"), columns=["region_id", "label"])
-            .to_pydict()
-            .values(),
-            strict=True,
-        )
-    )
+    table = pq.read_table(case.workspace.table("regions"))
+    labels = dict(zip(table["region_id"].to_pylist(), table["label"].to_pylist(), strict=True))
     assert {region: task["id"] for region, task in after.items()} == {
         region: task["id"] for region, task in before.items()
     }
@@ -424,15 +419,15 @@ def test_media_are_served_to_members_only_and_nothing_else_is(
         assert stranger.get(data[name]).status_code in (401, 403)
     (case.workspace.root / "secret.txt").write_text("secret")
     prefix = data["crop"].partition("?d=")[2].partition("/")[0]
-    for path in (
-        f"{prefix}/../secret.txt",
-        f"{prefix}/../../line.yaml",
-        "/etc/hostname",
-        "../access.json",
-        prefix,
-    ):
+    outside = (
+        "../secret.txt",
+        "../../line.yaml",
+        "../../access.json",
+        "../../../../../../../../etc/hostname",
+    )
+    for path in (*(f"{prefix}/{step}" for step in outside), "/etc/hostname", "../access.json", prefix):
         reply = people[0].client.get("/data/local-files/", params={"d": path})
-        assert reply.status_code in (400, 403, 404), path
+        assert reply.status_code >= 400, path
         assert b"secret" not in reply.content
     stranger.close()
 
