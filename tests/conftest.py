@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.footage import write_video
 
+from labelmill.annotators.review.server import LabelStudioServer
 from labelmill.images import Image
 
 
@@ -66,3 +68,17 @@ def save(path: Path, image: Image) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     Pillow.fromarray(image).save(path)
+
+
+@pytest.fixture(scope="session")
+def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudioServer]:
+    """A real Label Studio, one for all tests; its environment is made on first use and kept."""
+    if kept := os.environ.get("LABELMILL_TEST_SERVICES"):  # one that runs already, while tests are written
+        yield LabelStudioServer(Path(kept) / "label-studio")
+        return
+    server = LabelStudioServer(tmp_path_factory.mktemp("services") / "label-studio")
+    try:
+        server.up()
+        yield server
+    finally:
+        server.down()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -40,7 +41,11 @@ def push(line: LinePath, workspace: WorkspacePath = None, as_json: AsJson = Fals
 
     config = load(line)
     place = workspace_of(config, workspace)
-    with progress_bar("tasks") as progress, at_desk(config, config.review, place, say=note) as desk:
+    quality = config.dataset.jpeg_quality
+    with (
+        progress_bar("tasks") as progress,
+        at_desk(config, config.review, place, frame_quality=quality, say=note) as desk,
+    ):
         report = desk.push(progress=progress)
     emit(report, as_json=as_json, text=lambda: _pushed(report))
 
@@ -96,7 +101,8 @@ def status(line: LinePath, workspace: WorkspacePath = None, as_json: AsJson = Fa
     from labelmill.datasets.review.desk import Desk
 
     config = load(line)
-    report = Desk(config, config.review, workspace_of(config, workspace), say=note).status()
+    with closing(Desk(config, config.review, workspace_of(config, workspace), say=note)) as desk:
+        report = desk.status()
     emit(report, as_json=as_json, text=lambda: _stands(report))
 
 

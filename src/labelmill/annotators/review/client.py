@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from labelmill.errors import MissingDependencyError, ReviewError
 
 if TYPE_CHECKING:
+    import httpx
     from label_studio_sdk import LabelStudio
 
 T = TypeVar("T")
@@ -136,6 +137,7 @@ class Studio:
         self._timeout_s = timeout_s
         self._say = say
         self._made: LabelStudio | None = None
+        self._http: httpx.Client | None = None
 
     # ---- connection
 
@@ -147,8 +149,22 @@ class Studio:
                 raise MissingDependencyError(
                     "label-studio-sdk is not installed", do="pip install 'labelmill[review]'"
                 ) from error
-            self._made = LabelStudio(base_url=f"{self.url}/", api_key=self._token, timeout=self._timeout_s)
+            import httpx
+
+            self._http = httpx.Client(timeout=self._timeout_s, follow_redirects=True)
+            self._made = LabelStudio(
+                base_url=f"{self.url}/",
+                api_key=self._token,
+                timeout=self._timeout_s,
+                httpx_client=self._http,
+            )
         return self._made
+
+    def close(self) -> None:
+        """Close the connections; the next request opens others."""
+        if self._http is not None:
+            self._http.close()
+        self._made = self._http = None
 
     def _ask(self, what: str, request: Callable[[LabelStudio], T], *, repeat: bool = True) -> T:
         """Ask the server.
@@ -175,7 +191,8 @@ class Studio:
             except ApiError as error:
                 status = error.status_code or 0
                 if status == 401 and not renewed and self._token.count(".") == 2:
-                    self._made, renewed = None, True  # an access token from before a restart: refresh it
+                    self.close()  # an access token from before a restart: fetch another
+                    renewed = True
                     continue
                 if status < 500 and status not in (408, 429):
                     raise self._refusal(what, status, error.body) from error

@@ -31,7 +31,7 @@ def settle(votes: Mapping[str, str]) -> tuple[str | None, float | None]:
 def alpha(votes: Sequence[Mapping[str, str]]) -> float | None:
     """Krippendorff's alpha (nominal) over all regions, computed by the `krippendorff` library.
 
-    1 is perfect agreement, 0 is what chance gives. Source: Krippendorff, *Content Analysis* (2004), ch. 11.
+    1 is perfect agreement, 0 is what chance gives; "not sure" is no answer. Source: Krippendorff, *Content Analysis* (2004), ch. 11.
 
     Args:
         votes: For each region, annotator to answer.
@@ -42,7 +42,8 @@ def alpha(votes: Sequence[Mapping[str, str]]) -> float | None:
     Raises:
         MissingDependencyError: The library is not installed.
     """
-    shared = [vote for vote in votes if len(vote) > 1]
+    spoken = [{person: said for person, said in vote.items() if said != NOT_SURE} for vote in votes]
+    shared = [vote for vote in spoken if len(vote) > 1]
     answers = sorted({answer for vote in shared for answer in vote.values()})
     if not shared or len(answers) < 2:
         return None

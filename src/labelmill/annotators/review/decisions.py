@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from labelmill.annotators.review.consensus import settle
 from labelmill.annotators.review.label_config import NOT_SURE
-from labelmill.annotators.review.ledger import TIME, XYXY, Row
+from labelmill.annotators.review.ledger import BOX_OR_NULL, TIME, Row
 from labelmill.files import digest_text
 
 SOURCE = "label-studio"
@@ -19,7 +19,7 @@ DECISIONS = pa.schema(
         ("decision_id", pa.string()),
         ("region_id", pa.string()),
         ("label", pa.string()),  # a class, NG or "not sure"
-        ("xyxy", XYXY),  # the corrected box, pixels of the frame; null where it was right
+        ("xyxy", BOX_OR_NULL),  # the corrected box, pixels of the frame; null where it was right
         ("annotator", pa.string()),
         ("decided_at", TIME),
         ("seconds", pa.float64()),  # spent on it; a group's time is divided among its crops

@@ -18,7 +18,9 @@ from labelmill.annotators.review.client import RemoteTask
 from labelmill.annotators.review.tasks import read_answer, read_time
 from labelmill.files import replacing
 
-XYXY = pa.list_(pa.float32(), 4)
+BOX_OR_NULL = pa.list_(pa.float32())
+"""Four numbers or null: pyarrow cannot read nulls in a fixed-size list back from Parquet."""
+
 TIME = pa.timestamp("us", "UTC")
 
 LEDGER = pa.schema(
@@ -29,7 +31,7 @@ LEDGER = pa.schema(
         ("region_id", pa.string()),
         ("members", pa.list_(pa.string())),  # the other regions of the group it was offered for
         ("label", pa.string()),  # null: nothing was chosen
-        ("xyxy", XYXY),  # null: the box was left as it was
+        ("xyxy", BOX_OR_NULL),  # null: the box was left as it was
         ("group", pa.bool_()),  # whether the annotator said that it holds for the group
         ("skipped", pa.bool_()),
         ("retracted", pa.bool_()),  # the annotator removed it

@@ -16,6 +16,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -149,13 +150,15 @@ class LabelStudioServer:
                 start_new_session=True,
                 umask=0o077,
             )
+        # It outlives us; while we live, its end must be noticed, or it would stay as a zombie.
+        threading.Thread(target=process.wait, name="label-studio-end", daemon=True).start()
         record = {"pid": process.pid, "started": _started(process.pid)}
         _write_private(self.root / "process.json", json.dumps(record))
         deadline = time.monotonic() + START_PATIENCE_S
         while not answers(access.url):
-            if process.poll() is not None:
+            if not self.running():
                 raise ServiceError(
-                    f"Label Studio stopped with status {process.returncode}",
+                    "Label Studio stopped while it started",
                     got=_last_line(self.root / "log.txt"),
                     do=f"read {self.root / 'log.txt'}",
                 )
@@ -219,7 +222,6 @@ class LabelStudioServer:
             os.killpg(pid, signal.SIGTERM)
         deadline = time.monotonic() + _STOP_PATIENCE_S
         while self._process() is not None:
-            _reap(pid)
             if time.monotonic() > deadline:
                 with suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
@@ -306,12 +308,6 @@ def _started(pid: int) -> str:
     )
     words = done.stdout.split()
     return " ".join(words[:-1]) if words and not words[-1].startswith("Z") else ""
-
-
-def _reap(pid: int) -> None:
-    """Let a stopped child of ours go; another's is not ours to wait for."""
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -56,6 +56,7 @@ class Desk:
         review: Its `review` section.
         workspace: Where `annotate` worked.
         server: The server of this machine, where the line names none.
+        frame_quality: Of stored frames, JPEG.
         say: Called with a line for people.
     """
 
@@ -66,6 +67,7 @@ class Desk:
         workspace: Workspace,
         *,
         server: LabelStudioServer | None = None,
+        frame_quality: int = 95,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.config, self.review, self.workspace, self.say = config, review, workspace, say
@@ -86,8 +88,13 @@ class Desk:
                 do=f"set {review.token_env} to a token from its Account & Settings page",
             )
         self._server = own if access else None
+        self._frame_quality = frame_quality
         self.studio = Studio(url, token, patience_s=review.patience_s, say=say)
         self.state = read_state(workspace, config.name)
+
+    def close(self) -> None:
+        """Close the connections to the server."""
+        self.studio.close()
 
     # ---- project
 
@@ -247,12 +254,10 @@ class Desk:
 
     # ---- push
 
-    def push(self, frames: Any = None, progress: Progress = silent) -> dict[str, Any]:
+    def push(self, progress: Progress = silent) -> dict[str, Any]:
         """Pull, then bring the server's queue to what it should be.
 
         Args:
-            frames: Brings frames into the media store (`pictures.FramePictures`); the line's footage is
-                decoded without it.
             progress: Called as work goes on.
 
         Raises:
@@ -263,7 +268,7 @@ class Desk:
         if existing is not None:
             self._read_answers(existing, full=True)
         verdicts = self._decide()
-        with open_material(self.config, self.workspace) as opened:
+        with open_material(self.config, self.workspace, self._frame_quality) as opened:
             classes = opened.material.bank.classes
             project, answers = self._settle_project(classes, verdicts)
             with disk_errors(self.workspace.root):
@@ -288,7 +293,7 @@ class Desk:
                     verdicts,
                     answers,
                     pictures,
-                    frames or opened.frames,
+                    opened.frames,
                     served,
                     progress,
                 )
@@ -373,6 +378,7 @@ def at_desk(
     workspace: Workspace,
     *,
     server: LabelStudioServer | None = None,
+    frame_quality: int = 95,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Desk]:
     """Lock a workspace and sit down at its desk.
@@ -386,8 +392,11 @@ def at_desk(
             f"nothing was annotated in {workspace.root}",
             do="run `labelmill annotate LINE`, or name its --workspace",
         )
-    with workspace.lock():
-        yield Desk(config, review, workspace, server=server, say=say)
+    with (
+        workspace.lock(),
+        closing(Desk(config, review, workspace, server=server, frame_quality=frame_quality, say=say)) as desk,
+    ):
+        yield desk
 
 
 def read_decisions(workspace: Workspace) -> pa.Table | None:

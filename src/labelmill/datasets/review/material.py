@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labelmill.annotators.matching import unit_rows
@@ -16,7 +17,7 @@ from labelmill.datasets.bank import Makers, load_bank
 from labelmill.datasets.catalogue import Catalogue
 from labelmill.datasets.config import AnnotationConfig
 from labelmill.datasets.plan import make_plan
-from labelmill.datasets.review.pictures import QUALITY, FramePictures
+from labelmill.datasets.review.pictures import FramePictures
 from labelmill.datasets.review.queue import Material
 from labelmill.datasets.shards import ShardStore, embeddings_of
 from labelmill.datasets.workspace import Workspace
@@ -40,8 +41,13 @@ class Opened:
 
 
 @contextmanager
-def open_material(config: AnnotationConfig, workspace: Workspace) -> Iterator[Opened]:
+def open_material(config: AnnotationConfig, workspace: Workspace, quality: int) -> Iterator[Opened]:
     """Read a finished run.
+
+    Args:
+        config: The line.
+        workspace: Where it worked.
+        quality: Of stored frames (JPEG, 1 to 100); that of dataset versions, so that both store one file.
 
     Raises:
         ReviewError: There is none, or the line, its footage or its templates changed since.
@@ -90,14 +96,14 @@ def open_material(config: AnnotationConfig, workspace: Workspace) -> Iterator[Op
         )
         material = Material(regions, frame_wh, rows, bank, float(summary["lambda"]))
 
-        def frames(table: object) -> list[str]:
+        def frames(table: pa.Table) -> list[str]:
             from labelmill.datasets.sources.footage import open_footage
             from labelmill.datasets.versions.frames import store_frames
             from labelmill.datasets.versions.origin import frame_images
 
             footage, _ = open_footage(config.sources, catalogue, config.base)
             digests = store_frames(
-                workspace, table, lambda part: frame_images(footage, part), quality=QUALITY
+                workspace, table, lambda part: frame_images(footage, part), quality=quality
             )
             return list(digests.to_pylist())
 

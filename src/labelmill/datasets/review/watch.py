@@ -58,6 +58,7 @@ def watch(
         finally:
             if receiver is not None:
                 desk.unlisten(receiver.url)
+            desk.close()
 
 
 def _loop(
