@@ -14,7 +14,7 @@ import typer
 from labelmill import __version__
 from labelmill.errors import LabelmillError
 
-VERBS = ("annotate", "review", "run", "versions", "models", "train", "watch", "services")
+VERBS = ("demo", "report", "annotate", "review", "run", "versions", "models", "train", "watch", "services")
 """Modules of `labelmill.verbs`, in the order in which `--help` lists their verbs."""
 
 app = typer.Typer(

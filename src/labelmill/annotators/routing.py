@@ -39,7 +39,9 @@ def route(matches: Matches, classes: tuple[str, ...], lambda_: float, config: Ma
         lambda_: λ, resolved.
         config: The least margin and the width of the review band.
     """
-    labels, routes, reasons = [], [], []
+    labels: list[str] = []
+    routes: list[str] = []
+    reasons: list[str] = []
     for nearest, similarity, runner_up, margin in zip(
         matches.nearest.tolist(),
         matches.similarity.tolist(),

@@ -32,12 +32,14 @@ class TemplateFiles:
     owners: tuple[int, ...]
 
 
-def find_templates(config: TemplatesConfig) -> TemplateFiles:
-    """List a line's template images.
+def find_templates(config: TemplatesConfig | None) -> TemplateFiles:
+    """List a line's template images; none for a line that has no templates yet.
 
     Raises:
         TemplateError: A folder is absent, has no class, or a class has no image.
     """
+    if config is None:
+        return TemplateFiles((), (), ())
     if not config.folder.is_dir():
         raise TemplateError(
             f"no template folder {config.folder}",

@@ -47,6 +47,8 @@ def _sources(config: AnnotationConfig) -> str:
 
 def _templates(config: AnnotationConfig) -> str:
     files = find_templates(config.templates)
+    if not files.classes:
+        return "none yet: every region goes to people"
     read_templates(files)
     counts = {name: files.owners.count(number) for number, name in enumerate(files.classes)}
     listing = ", ".join(f"{name} {count}" for name, count in counts.items())

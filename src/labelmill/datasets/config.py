@@ -47,7 +47,7 @@ class AnnotationConfig(Config):
         proposer: What finds regions, by `kind`.
         crop: How a region becomes a crop.
         encoder: What embeds crops, by `kind`.
-        templates: What the classes look like.
+        templates: What the classes look like. Without it, every region goes to people.
         matching: λ, and what goes to people.
     """
 
@@ -57,7 +57,7 @@ class AnnotationConfig(Config):
     proposer: ProposerConfig = Field(default_factory=lambda: PROPOSERS.config("motion")())  # type: ignore[call-arg]
     crop: CropConfig = CropConfig()
     encoder: EncoderConfig = Field(default_factory=lambda: ENCODERS.config("hog")())  # type: ignore[call-arg]
-    templates: TemplatesConfig
+    templates: TemplatesConfig | None = None
     matching: MatchingConfig = MatchingConfig()
     _base: Path = PrivateAttr(default_factory=Path.cwd)
 

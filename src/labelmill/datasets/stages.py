@@ -190,6 +190,8 @@ def _timed(frames: Iterator[tuple[Frame, bool]], report: ShardReport) -> Iterato
 def _match_table(encoded: pa.Table, bank: TemplateBank, config: AnnotationConfig) -> pa.Table:
     if encoded.num_rows == 0:
         return tables.MATCH.empty_table()
+    if not bank.classes:
+        return _unmatched(encoded)
     matches = match(embeddings_of(encoded), bank)
     routed = route(matches, bank.classes, resolve_lambda(config, bank), config.matching)
     names = [*bank.classes, "", tables.NG]  # indices -2 and -1 of a runner-up end there
@@ -204,6 +206,26 @@ def _match_table(encoded: pa.Table, bank: TemplateBank, config: AnnotationConfig
             "ng_similarity": matches.ng_similarity,
             "route": routed.routes,
             "reason": routed.reasons,
+        },
+        tables.MATCH,
+    )
+
+
+def _unmatched(encoded: pa.Table) -> pa.Table:
+    """Where a line has no templates yet: every region is for people."""
+    rows = encoded.num_rows
+    unknown = [float("nan")] * rows
+    return table_of(
+        {
+            "region_id": encoded["region_id"],
+            "label": [tables.NG] * rows,
+            "nearest": [""] * rows,
+            "similarity": unknown,
+            "runner_up": [""] * rows,
+            "margin": unknown,
+            "ng_similarity": unknown,
+            "route": [tables.Route.REVIEW.value] * rows,
+            "reason": ["no templates yet"] * rows,
         },
         tables.MATCH,
     )

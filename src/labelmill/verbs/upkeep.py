@@ -12,9 +12,7 @@ from labelmill.verbs.versions import Spec, StorePath, find_store
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    app.command(epilog="Example: `labelmill verify bottles@v3`")(
-        verify
-    )
+    app.command(epilog="Example: `labelmill verify bottles@v3`")(verify)
     app.command(epilog="Examples: `labelmill restore bottles@v3` · `labelmill restore`")(restore)
     app.command(epilog="Examples: `labelmill prune` lists · `labelmill prune --yes` removes")(prune)
 

@@ -31,7 +31,8 @@ def settle(votes: Mapping[str, str]) -> tuple[str | None, float | None]:
 def alpha(votes: Sequence[Mapping[str, str]]) -> float | None:
     """Krippendorff's alpha (nominal) over all regions, computed by the `krippendorff` library.
 
-    1 is perfect agreement, 0 is what chance gives; "not sure" is no answer. Source: Krippendorff, *Content Analysis* (2004), ch. 11.
+    1 is perfect agreement, 0 is what chance gives; "not sure" is no answer. Source: Krippendorff, *Content
+    Analysis* (2004), ch. 11.
 
     Args:
         votes: For each region, annotator to answer.

@@ -1,5 +1,5 @@
 """One HTML file about a run, for a person: what was found, how sure that is, and what to do next."""
 
-from labelmill.datasets.report.write import write_report
+from labelmill.datasets.report.write import Group, Step, write_report
 
-__all__ = ["write_report"]
+__all__ = ["Group", "Step", "write_report"]

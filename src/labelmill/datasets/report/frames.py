@@ -10,7 +10,7 @@ import numpy as np
 from labelmill.datasets.report.data import ROUTES, Regions, read_rows
 from labelmill.datasets.report.gallery import jpeg_uri
 from labelmill.datasets.sources.video import index_video, read_video
-from labelmill.datasets.tables import NG, Route
+from labelmill.datasets.tables import NG
 from labelmill.datasets.workspace import Workspace
 from labelmill.errors import SourceError
 from labelmill.images import SUFFIXES, Image, read_image
@@ -111,7 +111,8 @@ def _read(path: Path, index: int) -> Image | None:
         return None
     if index >= len(video.pts):
         return None
-    image = next(read_video(path, video.pts[index : index + 1].tolist(), seekable=video.seekable))
+    pts = int(video.pts[index])
+    image = next(read_video(path, [pts], video.starts(pts)))
     return None if isinstance(image, str) else image
 
 

@@ -1,0 +1,175 @@
+"""`labelmill demo`: the whole factory on sample footage, or on a video of the user's."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from labelmill.verbs.common import AsJson, emit, note, progress_bar
+
+if TYPE_CHECKING:
+    from labelmill.datasets.workspace import Workspace
+
+OWN_LINE = """\
+# Written by `labelmill demo --source`; edit it, then run `labelmill annotate` on it.
+# Every key is described in docs/line-file.md; unknown keys are errors.
+name: {name}
+sources:
+  - video: {video}
+selection:
+  fps: 10
+proposer:
+  kind: motion
+encoder:
+  kind: hog
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command(
+        epilog="Examples: `labelmill demo` · `labelmill demo --source monday.mp4` · "
+        "`labelmill demo --source monday.mp4 --templates crops/`"
+    )(demo)
+
+
+def demo(
+    source: Annotated[
+        Path | None,
+        typer.Option("--source", help="A video of your own, not the generated one.", show_default=False),
+    ] = None,
+    templates: Annotated[
+        Path | None,
+        typer.Option(
+            "--templates",
+            help="With --source: a folder with a sub-folder of crops per class; without it, "
+            "crops are grouped by likeness for you to name.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything.")] = Path("labelmill-demo"),
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="Length of the generated video.")] = 30,
+    publish: Annotated[bool, typer.Option(help="Publish a dataset version at the end.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole factory: sample footage, regions, labels, an HTML report and a dataset version."""
+    from labelmill.datasets.annotate import annotate
+    from labelmill.datasets.workspace import Workspace
+    from labelmill.line import load_line
+
+    started = time.perf_counter()
+    truth = None
+    if source is None:
+        line_path, truth = _sample(out, seconds)
+    else:
+        line_path = _own_line(out, source, templates)
+    line = load_line(line_path)
+    workspace = Workspace(out / "workspace")
+    with progress_bar("frames") as progress:
+        summary = annotate(line, workspace, progress)
+    document: dict[str, Any] = {"line": str(line_path), "workspace": str(workspace.root), **_counts(summary)}
+    groups: list[Any] = []
+    if not summary["classes"]:
+        from labelmill.datasets.grouping import suggest_groups
+
+        groups = suggest_groups(workspace, out / "templates")
+        document["templates"] = {group.name: group.total for group in groups}
+    elif publish:
+        document["version"] = _publish(line_path, workspace)
+    document["report"] = str(_report(line_path, workspace, out, truth, groups, document.get("version")))
+    document["wall_s"] = round(time.perf_counter() - started, 1)
+    emit(document, as_json=as_json, text=lambda: _text(document, out))
+
+
+def _sample(out: Path, seconds: float) -> tuple[Path, Path]:
+    from labelmill.datasets.sample import generate_sample
+
+    with progress_bar("frames") as progress:
+        sample = generate_sample(
+            out / "sample", duration_s=seconds, progress=lambda done, total: progress(done, total, "drawing")
+        )
+    return sample.line, sample.truth
+
+
+def _own_line(out: Path, source: Path, templates: Path | None) -> Path:
+    import json
+
+    from labelmill.errors import SourceError
+    from labelmill.files import disk_errors, write_bytes
+
+    if not source.exists():
+        raise SourceError(f"no file {source}", expected="a video file", do="mend --source")
+    name = "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in source.stem).strip("-")
+    text = OWN_LINE.format(name=name[:64] or "demo", video=json.dumps(str(source.resolve())))
+    if templates is not None:
+        text += f"templates:\n  folder: {json.dumps(str(templates.resolve()))}\n"
+    path = out / "line.yaml"
+    with disk_errors(out):
+        write_bytes(path, text.encode())
+    return path
+
+
+def _publish(line_path: Path, workspace: Workspace) -> str:
+    from labelmill.datasets.fiftyone_window import Window
+    from labelmill.datasets.versions.origin import open_origin
+    from labelmill.datasets.versions.publish import publish
+    from labelmill.line import load_line
+
+    line = load_line(line_path)
+    note("publishing; FiftyOne and its database take a moment to start …")
+    with open_origin(line, workspace, line_path.read_bytes()) as origin, progress_bar("") as progress:
+        published = publish(
+            workspace, line.dataset, origin, Window(workspace), message="labelmill demo", progress=progress
+        )
+    return published.version.manifest.name
+
+
+def _report(
+    line_path: Path,
+    workspace: Workspace,
+    out: Path,
+    truth: Path | None,
+    groups: list[Any],
+    version: str | None,
+) -> Path:
+    from labelmill.datasets.report import Step, write_report
+
+    place = workspace.root
+    steps = [Step("Change the line file, and look again", f"labelmill annotate {line_path} -w {place}")]
+    if groups:
+        text = f"Rename the folders of {out / 'templates'} to your classes, delete the rest, and use them"
+        steps.insert(0, Step(text, f"labelmill demo --source VIDEO --templates {out / 'templates'}"))
+    if version:
+        steps.insert(0, Step("Browse the dataset", f"labelmill browse {version} -w {place}"))
+    return write_report(
+        workspace,
+        out / "report.html",
+        title="labelmill demo",
+        truth=truth,
+        base=line_path.parent.resolve(),
+        facts={"line file": str(line_path)},
+        groups=groups,
+        steps=steps,
+    )
+
+
+def _counts(summary: dict[str, Any]) -> dict[str, Any]:
+    return {name: summary[name] for name in ("counts", "by_class", "lambda", "seconds", "shards")}
+
+
+def _text(document: dict[str, Any], out: Path) -> str:
+    counts = document["counts"]
+    rows = [
+        f"{counts['frames']:,} frames, {counts['regions']:,} regions: {counts['accepted']:,} accepted, "
+        f"{counts['review']:,} to review, {counts['ng']:,} NG; {counts['ng_frames']:,} NG frames",
+        f"report:  {document['report']}",
+    ]
+    if "templates" in document:
+        rows.append(f"groups:  {out / 'templates'} (rename the folders to your classes)")
+    if "version" in document:
+        rows.append(f"dataset: labelmill browse {document['version']} -w {document['workspace']}")
+    rows.append(f"{document['wall_s']:.0f} s")
+    return "\n".join(rows)
