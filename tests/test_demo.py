@@ -1,0 +1,76 @@
+"""`labelmill demo` from end to end: sample, regions, report, and a version that can be browsed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+from tests.conftest import make_bench
+
+
+def labelmill(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "labelmill.cli", *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+def test_the_generated_video_gives_a_report(tmp_path: Path) -> None:
+    done = labelmill("demo", "--seconds", "8", "--no-publish", "--json", "-o", tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["counts"]["frames"] == 120
+    assert document["counts"]["accepted"] > 0
+    html = (tmp_path / "report.html").read_text()
+    assert "known objects were found" in html
+    assert document["report"] == str(tmp_path / "report.html")
+
+
+def test_a_video_without_templates_gives_groups_to_name(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path / "bench")
+    done = labelmill("demo", "--source", bench / "clip.mp4", "--json", "-o", tmp_path / "demo")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["counts"]["review"] == document["counts"]["regions"] > 0
+    assert document["templates"]
+    folders = [tmp_path / "demo" / "templates" / name for name in document["templates"]]
+    assert all(list(folder.iterdir()) for folder in folders)
+    # What it suggests works as templates.
+    again = labelmill(
+        *("demo", "--source", bench / "clip.mp4", "--templates", tmp_path / "demo" / "templates"),
+        *("--no-publish", "--json", "-o", tmp_path / "named"),
+    )
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["counts"]["accepted"] > 0
+
+
+def test_a_missing_video_is_one_line(tmp_path: Path) -> None:
+    done = labelmill("demo", "--source", tmp_path / "none.mp4", "-o", tmp_path / "demo")
+    assert done.returncode == 2
+    assert done.stderr.startswith("labelmill: no file ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.server
+def test_the_dataset_can_be_browsed(tmp_path: Path) -> None:
+    done = labelmill("demo", "--seconds", "8", "--json", "-o", tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["version"] == "demo-line@v1"
+    command = (sys.executable, "-m", "labelmill.cli", "browse", document["version"])
+    options = ("-w", document["workspace"], "--no-open", "--json")
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as browser:
+        try:
+            assert browser.stdout is not None
+            lines = iter(browser.stdout.readline, "")
+            text = "".join(takewhile(lambda line: line != "}\n", lines)) + "}"
+            with urllib.request.urlopen(json.loads(text)["url"], timeout=60) as answer:  # noqa: S310
+                assert answer.status == 200
+        finally:
+            browser.send_signal(signal.SIGINT)
+            browser.wait(60)
