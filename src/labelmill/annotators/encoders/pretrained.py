@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labelmill.annotators.model_store import local_folder
+from labelmill.annotators.model_store import obtain
 from labelmill.annotators.state_dicts import conversion_command
 from labelmill.errors import WeightsError
 
@@ -38,10 +38,12 @@ class Preprocessing:
 
 
 def files_of(model: str) -> tuple[Path, ...]:
-    """Settings and weights of a model on this machine; nothing where it has still to be fetched."""
-    folder = local_folder(model, NEEDS)
-    if folder is None:
-        return ()
+    """Settings and weights of a model, fetched first where need be: without their bytes there is no key.
+
+    Raises:
+        WeightsError: The model is not on this machine, and the hub does not give it.
+    """
+    folder = obtain(model, NEEDS)
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     settings = [folder / name for name in _SETTINGS if (folder / name).is_file()]
     return (*settings, *weights)

@@ -115,6 +115,10 @@ class GroundingProposer:
         self._accelerated = device.type != "cpu"
         self._lock = threading.Lock()  # shards of one run may share a proposer between threads
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel between processes as settings, and load there."""
+        return type(self), (self.config,)
+
     @property
     def batch_size(self) -> int:
         """Frames in one forward pass."""
