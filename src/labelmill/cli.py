@@ -17,6 +17,8 @@ from labelmill.errors import LabelmillError
 VERBS = ("demo", "report", "annotate", "review", "run", "versions", "models", "train", "watch", "services")
 """Modules of `labelmill.verbs`, in the order in which `--help` lists their verbs."""
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="labelmill",
     help="Footage of a production line in, versioned training datasets out.",
@@ -54,9 +56,12 @@ def main(arguments: list[str] | None = None) -> None:
     except LabelmillError as error:
         typer.secho(f"labelmill: {error}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("labelmill: interrupted; finished work is kept, run the same command to go on", err=True)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:  # what typer makes of a KeyboardInterrupt, without a word
+            typer.echo(
+                "labelmill: interrupted; finished work is kept, run the same command to go on", err=True
+            )
+        raise
     except BrokenPipeError:
         sys.exit(0)
 

@@ -165,7 +165,8 @@ def test_a_refusing_disk_is_no_unreadable_source(tmp_path: Path, monkeypatch: py
             raise error
 
         class Full:
-            execute = staticmethod(full)
+            in_transaction = False
+            execute = commit = staticmethod(full)
             close = staticmethod(lambda: None)
 
         catalogue.close()

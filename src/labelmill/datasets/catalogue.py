@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,13 +51,12 @@ class Catalogue:
     def __init__(self, path: Path | str) -> None:
         self._path = path
         self._db: sqlite3.Connection | None = None
+        self._begun_s = 0.0
         self._execute("SELECT 1")
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, isolation_level=None)
         try:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=NORMAL")
             db.executescript(_SCHEMA)
         except sqlite3.Error:
             db.close()
@@ -74,7 +74,7 @@ class Catalogue:
                 if attempt or self._path == ":memory:":
                     raise
                 self.close()
-                for suffix in ("", "-wal", "-shm"):
+                for suffix in ("", "-journal"):
                     Path(f"{self._path}{suffix}").unlink(missing_ok=True)
         return None
 
@@ -89,11 +89,21 @@ class Catalogue:
                     raise
                 raise OSError(number, str(error)) from error
 
+    def _remember(self, statement: str, values: tuple[Any, ...]) -> None:
+        """Write a row; what was written within a second is one transaction."""
+        if self._db is None or not self._db.in_transaction:
+            self._execute("BEGIN")
+            self._begun_s = time.monotonic()
+        self._execute(statement, values)
+        if time.monotonic() - self._begun_s > 1:
+            self._execute("COMMIT")
+
     def close(self) -> None:
         """Let go of the file."""
         if self._db is not None:
-            with suppress(sqlite3.Error):
-                self._db.close()
+            with suppress(sqlite3.Error):  # it is a cache
+                self._db.commit()
+            self._db.close()
             self._db = None
 
     def __enter__(self) -> Catalogue:
@@ -119,7 +129,7 @@ class Catalogue:
         if row is not None and tuple(row[:3]) == state:
             return str(row[3])
         digest = digest_file(path)
-        self._execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", (name, *state, digest))
+        self._remember("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?, ?)", (name, *state, digest))
         return digest
 
     def video_index(self, path: Path, digest: str) -> VideoIndex:
@@ -136,7 +146,7 @@ class Catalogue:
             return VideoIndex(np.frombuffer(row[0], dtype="<i8"), row[1], keys, row[3])
         index = index_video(path)
         starts = None if index.keys is None else index.keys.astype("<i8").tobytes()
-        self._execute(
+        self._remember(
             "INSERT OR REPLACE INTO videos VALUES (?, ?, ?, ?, ?)",
             (digest, index.pts.astype("<i8").tobytes(), index.time_base_s, starts, index.problem),
         )
