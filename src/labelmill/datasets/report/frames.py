@@ -10,7 +10,7 @@ import numpy as np
 from labelmill.datasets.report.data import ROUTES, Regions, read_rows
 from labelmill.datasets.report.gallery import jpeg_uri
 from labelmill.datasets.sources.video import index_video, read_video
-from labelmill.datasets.tables import NG, Route
+from labelmill.datasets.tables import NG
 from labelmill.datasets.workspace import Workspace
 from labelmill.errors import SourceError
 from labelmill.images import SUFFIXES, Image, read_image
