@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from labelmill.datasets.report.data import ROUTES, Regions
 from labelmill.datasets.tables import NG, Route
@@ -91,7 +91,7 @@ def histogram(regions: Regions, lambda_: float | None) -> Markup:
     parts = _count_axis(most, y_of, left, WIDTH - right)
     step = nice_step(high - low, 8)
     for tick in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step:
-        parts.append(_text(x_of(float(tick)), height - bottom + 18, f"{tick:.10g}"))
+        parts.append(_text(x_of(float(tick)), height - bottom + 18, f"{round(float(tick), 9) + 0:.10g}"))
     for number in range(BINS):
         base = 0
         for code in (2, 1, 0):  # NG at the foot
@@ -164,7 +164,7 @@ def timelines(
     """
     per_source = np.bincount(regions.source, minlength=len(regions.sources))
     chosen = sorted(np.argsort(-per_source, kind="stable")[:most].tolist())
-    plots = []
+    plots: list[Timeline] = []
     for number in chosen:
         name = regions.sources[number]
         start, end = span_s.get(name, (0.0, 0.0))
@@ -269,6 +269,3 @@ def shares(row: dict[str, int], most: int) -> Markup:
                 )
             )
     return Markup("").join([*parts, Markup("</span>")])
-
-
-__all__ = ["CLASS_COLOURS", "Timeline", "compact", "escape", "histogram", "shares", "timelines"]

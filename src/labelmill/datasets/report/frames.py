@@ -10,12 +10,14 @@ import numpy as np
 from labelmill.datasets.report.data import ROUTES, Regions, read_rows
 from labelmill.datasets.report.gallery import jpeg_uri
 from labelmill.datasets.sources.video import index_video, read_video
-from labelmill.datasets.tables import NG, Route
+from labelmill.datasets.tables import NG
 from labelmill.datasets.workspace import Workspace
 from labelmill.errors import SourceError
 from labelmill.images import SUFFIXES, Image, read_image
 
 _WIDTH_PX = 640
+_LARGEST_BYTES = 4 << 30  # of a video that is read through for its index, a few seconds a GiB
+_APART_FRAMES = 30  # between two shown frames of a source, where there is a choice
 
 
 @dataclass(frozen=True)
@@ -55,27 +57,33 @@ class Picture:
 
 
 def choose_frames(regions: Regions, most: int) -> list[tuple[int, int]]:
-    """Choose frames that show what happened: the surest of each class, then one with NG beside a hand.
+    """Choose frames that show what happened: the surest of each class, of review and of NG, beside a class.
 
     Returns:
         Index of the source and frame index of each, at most `most`, in the order of the footage.
     """
-    if not len(regions):
-        return []
-    accepted = regions.route == ROUTES.index(Route.ACCEPTED.value)
-    other = ~accepted
+    accepted, review, ng = (regions.route == code for code in range(len(ROUTES)))
     keys = regions.source.astype(np.int64) << 40 | regions.frame_index
-    mixed = np.isin(keys, keys[other]) & accepted
-    chosen: list[int] = []
-    for group in [
+    with_accepted = np.isin(keys, keys[accepted])
+    wishes = [
+        *(
+            accepted & (regions.label == n) & np.isin(keys, keys[ng])
+            for n, name in enumerate(regions.classes)
+            if name != NG
+        ),
+        review & ~with_accepted,
         *(accepted & (regions.label == n) for n, name in enumerate(regions.classes) if name != NG),
-        mixed,
-        regions.route == ROUTES.index(Route.REVIEW.value),
-        other,
-    ]:
-        rows = np.flatnonzero(group & ~np.isin(keys, chosen))
+        review,
+        ng,
+    ]
+    free = np.ones(len(keys), dtype=bool)
+    chosen: list[int] = []
+    for wish in wishes:
+        rows = np.flatnonzero(wish & free)
         if len(rows) and len(chosen) < most:
-            chosen.append(int(keys[rows[regions.similarity[rows].argmax()]]))
+            key = int(keys[rows[regions.similarity[rows].argmax()]])
+            chosen.append(key)
+            free &= np.abs(keys - key) >= _APART_FRAMES
     return [(key >> 40, key & ((1 << 40) - 1)) for key in sorted(chosen)]
 
 
@@ -100,7 +108,7 @@ def show_frames(workspace: Workspace, regions: Regions, base: Path | None, *, mo
 
 
 def _read(path: Path, index: int) -> Image | None:
-    if not path.is_file():
+    if not path.is_file() or path.stat().st_size > _LARGEST_BYTES:
         return None
     if path.suffix.lower() in SUFFIXES:
         still = read_image(path)

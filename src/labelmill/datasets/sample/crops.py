@@ -85,7 +85,8 @@ def _worth(moment: _Moment, taken: list[_Moment]) -> tuple[int, int, float]:
         (abs(moment.angle_rad - other.angle_rad) for other in beside),
         default=-abs(moment.angle_rad),  # the most upright one first
     )
-    return -len(beside), -same, turned
+    crowd = len(beside) * (2 if moment.over_bins else 1)  # hands are there half as often as elsewhere
+    return -crowd, -same, turned
 
 
 def _best_moments(number: int, visit: Visit, *, holds: bool) -> list[_Moment]:
