@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 class MotionConfig(MakerConfig):
     """Settings of the `motion` proposer. Sizes are shares of the frame, so that they fit any resolution.
 
+    Times are counted in frames of the source, whatever is sampled; a still image counts as 8.
+
     Attributes:
         phrase: What the boxes are called.
         contrast: How much a pixel must differ from the background, in grey levels of 255: lower finds
@@ -43,8 +45,8 @@ class MotionConfig(MakerConfig):
             for less than half of history and look-ahead together can be told from it.
         lookahead_frames: Frames after it. 0 for a causal background: things put down and taken away then
             leave boxes behind until they have rested long enough.
-        rest_frames: Frames of the source for which a thing must keep still to be background at once.
-            Longer keeps hands that pause; shorter forgets things put down sooner.
+        rest_frames: What keeps still for three quarters of so many frames of the source is background at
+            once. Longer keeps hands that pause; shorter forgets things put down sooner.
         work_px: Longer side of the picture that is worked on, in pixels.
     """
 

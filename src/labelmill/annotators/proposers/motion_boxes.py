@@ -47,7 +47,7 @@ def boxes_of(
     """
     image = level_light(image, background.middle)
     gap = difference(image, background.middle)
-    contrast = max(config.contrast, 3 * noise_of(image, background.middle))
+    contrast = min(max(config.contrast, 3 * noise_of(image, background.middle)), 255.0)
     _, mask = cv2.threshold(gap, contrast, 255, cv2.THRESH_BINARY)
     if config.shadows == "drop":
         drop_shadows(mask, image, background.middle, contrast)
@@ -56,12 +56,11 @@ def boxes_of(
     if cv2.countNonZero(mask) > config.max_changed * mask.size:
         return np.empty((0, 4), np.float32), np.empty(0, np.float32)
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-    areas = areas_of(mask, config)
+    areas = areas_of(np.asarray(mask, np.uint8), config)
     if config.skin != "ignore":
-        skin = cv2.morphologyEx(
-            cv2.bitwise_and(skin_mask(image), mask), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)
-        )
+        whole = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+        skin = cv2.bitwise_and(skin_mask(image), whole)
+        skin = cv2.morphologyEx(skin, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
         bare = areas_of(np.asarray(skin, np.uint8), config)
         areas = bare if bare or config.skin == "require" else areas
     boxes = np.array([(*area.low, *area.high) for area in areas], np.float32).reshape(-1, 4)
