@@ -77,6 +77,7 @@ PROPOSERS = Registry(
     {
         "motion": "labelmill.annotators.proposers.motion:Motion",
         "boxes": "labelmill.annotators.proposers.boxes:Boxes",
+        "yolo": "labelmill.annotators.proposers.yolo:Yolo",
         "grounding-dino": "labelmill.annotators.proposers.grounding_dino:GroundingDino",
         "groundingdino-py": "labelmill.annotators.proposers.groundingdino_py:GroundingDinoPy",
     },

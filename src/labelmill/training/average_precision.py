@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmill.annotators.types import Boxes
+from labelmill.training.evaluation import iou
 
 COCO_THRESHOLDS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
 MOST_A_FRAME = 100
@@ -111,19 +112,6 @@ def average_precision(
     return AveragePrecision(tuple(classes), tuple(thresholds), table, tuple(curves))
 
 
-def pairwise_iou(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]) -> Floats:
-    """Overlap of every box with every other as a share of their union, shape (first, second)."""
-    a, b = first.astype(np.float64), second.astype(np.float64)
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.prod((high - low).clip(0), axis=2)
-    areas_a, areas_b = (np.prod((boxes[:, 2:] - boxes[:, :2]).clip(0), axis=1) for boxes in (a, b))
-    union = areas_a[:, None] + areas_b[None, :] - shared
-    overlap = np.zeros_like(shared)
-    np.divide(shared, union, out=overlap, where=union > 0)
-    return np.asarray(overlap, np.float64)
-
-
 _Frame = tuple[Floats, Floats, int]
 """Of one class: scores, best first; overlaps (detections, true boxes); number of true boxes."""
 
@@ -133,7 +121,7 @@ def _of_class(number: int, xyxy: Boxes, classes: npt.NDArray[np.int64], found: P
     chosen = np.flatnonzero(found.classes == number)
     chosen = chosen[np.argsort(-found.scores[chosen], kind="stable")][:MOST_A_FRAME]
     true = xyxy[classes == number]
-    return found.scores[chosen].astype(np.float64), pairwise_iou(found.xyxy[chosen], true), len(true)
+    return found.scores[chosen].astype(np.float64), iou(found.xyxy[chosen], true), len(true)
 
 
 def _class_curves(frames: Sequence[_Frame], thresholds: Sequence[float]) -> list[Curve]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from labelmill.annotators.types import Boxes
 from labelmill.datasets.tables import NG
+from labelmill.datasets.versions.pull.transfer import MARKER
 from labelmill.errors import TrainingError
 from labelmill.files import digest_file, digest_text
 from labelmill.images import Image, list_images, read_image
@@ -156,10 +157,13 @@ def read_crops(root: Path) -> CropData:
         TrainingError: It is not such a folder, or holds no crop.
     """
     splits: dict[str, tuple[Crop, ...]] = {}
+    labels = _labels(root)
     for split in sorted(path for path in root.glob("*") if path.is_dir() and not path.name.startswith(".")):
         folders = sorted(path for path in split.glob("*") if path.is_dir())
         splits[split.name] = tuple(
-            Crop(path, folder.name) for folder in folders for path in list_images(folder)
+            Crop(path, labels.get(folder.name, folder.name))
+            for folder in folders
+            for path in list_images(folder)
         )
     if not any(splits.values()):
         raise TrainingError(
@@ -272,12 +276,20 @@ def _class_warnings(splits: dict[str, tuple[Crop, ...]], classes: Iterable[str])
 
 
 def _version(root: Path) -> str:
-    """Name of the version that a pull wrote beside the data, or the folder's name."""
+    """Name of the version that was pulled, or the folder's name."""
     try:
-        found = json.loads((root / "pull.json").read_text())
-        return str(found["version"])
+        return str(json.loads((root / MARKER).read_text())["version"])
     except (OSError, ValueError, KeyError, TypeError):
         return root.name
+
+
+def _labels(root: Path) -> dict[str, str]:
+    """Labels by folder, where a pull had to change one to make a folder of it."""
+    try:
+        classes = json.loads((root / "classes.json").read_text())["classes"]
+        return {str(entry["folder"]): str(entry["label"]) for entry in classes}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _digest(root: Path, files: list[Path]) -> str:

@@ -325,16 +325,20 @@ def _default_out(version: str, kind: str) -> Path:
 @contextmanager
 def _pulled(version: str, form: str, workspace: Path | None) -> Iterator[Path]:
     """The pulled folder of a version; a folder is taken as it is."""
-    from labelmill.errors import VersionError
+    if Path(version).is_dir():
+        yield Path(version)
+        return
+    from labelmill.datasets.versions.pull.pull import Format, pull
+    from labelmill.verbs.versions import find_store
 
-    del workspace
-    if not Path(version).is_dir():
-        raise VersionError(
-            f"no folder {version}",
-            expected="a folder that `labelmill pull` wrote",
-            do=f"pull it: labelmill pull {version} --format {form} OUT",
-        )
-    yield Path(version)
+    store = find_store(version, workspace)
+    found = store.resolve(version)
+    folder = store.workspace.root / "pulled" / f"{found.manifest.dataset}-v{found.manifest.number}-{form}"
+    with progress_bar("files") as bar:
+        result = pull(store.workspace, found, Format(form), str(folder), progress=bar)
+    for warning in result["warnings"]:
+        note(f"note: {warning}")
+    yield folder
 
 
 @contextmanager

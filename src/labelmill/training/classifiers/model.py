@@ -5,12 +5,14 @@ Normalisation is part of the network, so that PyTorch, ONNX and OpenVINO all tak
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from labelmill.annotators.devices import require
@@ -148,7 +150,9 @@ def fill(classifier: Classifier, architecture: Architecture, config: ClassifierC
         return f"random (seed {config.seed}): nothing was pretrained"
     if architecture.arguments["source"] == "transformers":
         folder = Path(config.backbone)
-        tensors = {f"model.{name}": value for name, value in _read_folder(folder).items()}
+        tensors = {
+            f"model.{name}": value for name, value in _read_folder(folder, architecture.image_px).items()
+        }
         _load_encoder(classifier.encoder, tensors, folder)
         return folder.name
     path = config.weights or _cached(architecture.name)
@@ -185,8 +189,6 @@ def _timm(name: str, image_px: int) -> Any:
 
 def _plan_transformers(folder: Path, image_px: int | None) -> Architecture:
     require("transformers")
-    import json
-
     try:
         settings = json.loads((folder / "config.json").read_text())
         settings["model_type"]
@@ -214,21 +216,30 @@ def _plan_transformers(folder: Path, image_px: int | None) -> Architecture:
     return Architecture(str(settings["model_type"]), arguments)
 
 
-def _read_folder(folder: Path) -> Mapping[str, torch.Tensor]:
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).is_file():
-            tensors = read_state_dict(folder / name)
-            prefix = _common_prefix(tensors)
-            return {key.removeprefix(prefix): value for key, value in tensors.items()}
-    raise WeightsError(
-        f"{folder} holds no weights", expected="model.safetensors", do="save it with save_pretrained"
-    )
+def _read_folder(folder: Path, image_px: int) -> dict[str, torch.Tensor]:
+    """The tensors of transformers' folder by the names of its modules, which are not always those in the file."""
+    from transformers import AutoModel
 
-
-def _common_prefix(tensors: Mapping[str, torch.Tensor]) -> str:
-    """`vit.` and the like: a classifier's checkpoint holds its backbone under the backbone's name."""
-    heads = {name.split(".")[0] for name in tensors if not name.startswith(("classifier", "head", "pooler"))}
-    return f"{heads.pop()}." if len(heads) == 1 and not heads & {"encoder", "embeddings", "layers"} else ""
+    settings = json.loads((folder / "config.json").read_text())
+    own_px = settings.get("image_size", image_px)
+    if own_px not in (image_px, [image_px, image_px]):
+        raise TrainingError(
+            f"{folder} was made for pictures of {own_px} px",
+            got=image_px,
+            do="leave --image-px out, or use timm",
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise WeightsError(
+            f"{folder} holds no safetensors", expected="model.safetensors", do="save it with save_pretrained"
+        )
+    try:
+        model = AutoModel.from_pretrained(str(folder), use_safetensors=True, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(
+            f"the weights in {folder} cannot be read", got=str(error).splitlines()[0], do="fetch them again"
+        ) from error
+    tensors: dict[str, torch.Tensor] = model.state_dict()
+    return tensors
 
 
 def _strip(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -8,16 +8,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from labelmill.annotators.yolo.detector import Detector
 from labelmill.errors import TrainingError
-from labelmill.training.average_precision import (
-    AveragePrecision,
-    Predicted,
-    average_precision,
-    match,
-    pairwise_iou,
-)
+from labelmill.training.average_precision import AveragePrecision, Predicted, average_precision
+from labelmill.training.evaluation import BoxSet, Tally, evaluate, pair
 from labelmill.training.inputs import DetectionData, Picture, load_rgb
 
 if TYPE_CHECKING:
@@ -37,12 +33,12 @@ class DetectionMetrics:
     Attributes:
         ranking: Average precision.
         threshold: Score at which recall and precision are told.
-        counts: By IoU threshold: boxes that are right, class included; true boxes; boxes.
+        tallies: Boxes that are right, wrong and missed at that score, by IoU threshold.
     """
 
     ranking: AveragePrecision
     threshold: float
-    counts: dict[float, tuple[int, int, int]]
+    tallies: dict[float, Tally]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values; what is undefined is null."""
@@ -53,12 +49,13 @@ class DetectionMetrics:
             "threshold": self.threshold,
             "at_iou": {
                 str(iou): {
-                    "recall": _json(right / true if true else float("nan")),
-                    "precision": _json(right / given if given else float("nan")),
-                    "true_boxes": true,
-                    "boxes": given,
+                    "recall": _json(tally.recall),
+                    "precision": _json(tally.precision),
+                    "f1": _json(tally.f1),
+                    "true_boxes": tally.true_positives + tally.false_negatives,
+                    "boxes": tally.true_positives + tally.false_positives,
                 }
-                for iou, (right, true, given) in self.counts.items()
+                for iou, tally in self.tallies.items()
             },
             "classes": {
                 name: {"AP50": _json(row[0]), "AP50-95": _json(float(row.mean()))} for name, row in per_class
@@ -98,8 +95,8 @@ def measure(
     """Metrics from predictions, whatever made them."""
     truth = [(picture.xyxy, picture.classes) for picture in pictures]
     ranking = average_precision(truth, found, classes)
-    counts = {iou: _count(pictures, found, iou, threshold) for iou in _IOUS}
-    return DetectionMetrics(ranking, threshold, counts)
+    tallies = {iou: _tallies(pictures, found, classes, iou, threshold) for iou in _IOUS}
+    return DetectionMetrics(ranking, threshold, tallies)
 
 
 @dataclass(frozen=True)
@@ -168,7 +165,8 @@ def evaluate_jointly(
         image = load_rgb(picture.path)
         (boxes,) = detector.detect([image], threshold)
         labels = [verdict.label for verdict in classifier.classify(crop_boxes(image, boxes.xyxy, margin))]
-        pairs = matched_pairs(boxes.xyxy, picture.xyxy, iou)
+        scores = np.asarray(boxes.confidence if len(boxes) else np.empty(0), np.float32)
+        pairs = pair(BoxSet(boxes.xyxy, (), scores), BoxSet(picture.xyxy), iou, pairing="score")
         true += len(picture.xyxy)
         found_boxes += len(pairs)
         given += sum(label != NG for label in labels)
@@ -176,7 +174,7 @@ def evaluate_jointly(
     return JointMetrics(true, found_boxes, right, given)
 
 
-def crop_boxes(image: Image, xyxy: np.ndarray[Any, np.dtype[np.float32]], margin: float = 0.0) -> list[Image]:
+def crop_boxes(image: Image, xyxy: npt.NDArray[np.float32], margin: float = 0.0) -> list[Image]:
     """Cut boxes out of a frame, at least one pixel each."""
     height, width = image.shape[:2]
     crops = []
@@ -192,27 +190,26 @@ def crop_boxes(image: Image, xyxy: np.ndarray[Any, np.dtype[np.float32]], margin
     return crops
 
 
-def matched_pairs(
-    found: np.ndarray[Any, np.dtype[np.float32]], true: np.ndarray[Any, np.dtype[np.float32]], iou: float
-) -> list[tuple[int, int]]:
-    """Found boxes, best first, each with the free true box that it overlaps most."""
-    columns = match(pairwise_iou(found, true), iou)
-    return [(row, int(column)) for row, column in enumerate(columns) if column >= 0]
+def _tallies(
+    pictures: Sequence[Picture],
+    found: Sequence[Predicted],
+    classes: Sequence[str],
+    iou_threshold: float,
+    threshold: float,
+) -> Tally:
+    """Right, wrong and missed boxes of all classes, each box paired within its class."""
+    above = [boxes.scores >= threshold for boxes in found]
+    predicted = [
+        BoxSet(boxes.xyxy[keep], _names(boxes.classes[keep], classes), boxes.scores[keep])
+        for boxes, keep in zip(found, above, strict=True)
+    ]
+    true = [BoxSet(picture.xyxy, _names(picture.classes, classes)) for picture in pictures]
+    measured = evaluate(predicted, true, iou_threshold, pairing="score")
+    return sum(measured.classes.values(), Tally())
 
 
-def _count(
-    pictures: Sequence[Picture], found: Sequence[Predicted], iou: float, threshold: float
-) -> tuple[int, int, int]:
-    right = true = given = 0
-    for picture, boxes in zip(pictures, found, strict=True):
-        above = boxes.scores >= threshold
-        for number in np.union1d(picture.classes, boxes.classes[above]):
-            mine = boxes.xyxy[above & (boxes.classes == number)]
-            theirs = picture.xyxy[picture.classes == number]
-            right += int((match(pairwise_iou(mine, theirs), iou) >= 0).sum())
-            true += len(theirs)
-            given += len(mine)
-    return right, true, given
+def _names(numbers: npt.NDArray[np.int64], classes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(classes[number] for number in numbers)
 
 
 def _same_classes(known: Sequence[str], asked: Sequence[str]) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from labelmill.annotators.types import Boxes
-from labelmill.training.average_precision import match, pairwise_iou
+from labelmill.training.average_precision import match
+from labelmill.training.evaluation import iou
 
 Floats = npt.NDArray[np.float64]
 
@@ -108,8 +109,8 @@ class Tracker:
         for rows in (order[scores[order] >= self._sure], order[scores[order] < self._sure]):
             if not len(rows) or not open_tracks:
                 continue
-            expected = np.stack([track.expected(now_s) for track in open_tracks])
-            columns = match(pairwise_iou(xyxy[rows], expected), self._least_iou)
+            expected = np.stack([track.expected(now_s) for track in open_tracks]).astype(np.float32)
+            columns = match(iou(xyxy[rows], expected), self._least_iou)
             taken = set()
             for row, column in zip(rows, columns, strict=True):
                 if column >= 0:
