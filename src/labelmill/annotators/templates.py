@@ -133,6 +133,8 @@ def suggest_lambda(bank: TemplateBank) -> float:
     Returns:
         λ, from -1 to 1.
     """
+    if len(bank.embeddings) == 0:
+        return LAMBDA_WITHOUT_EVIDENCE
     similarity = bank.embeddings @ bank.embeddings.T
     np.fill_diagonal(similarity, -np.inf)
     owners = bank.owners

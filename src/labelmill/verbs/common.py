@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,11 @@ def workspace_of(line: Line, path: Path | None) -> Workspace:
 def emit(document: dict[str, Any], *, as_json: bool, text: Callable[[], str]) -> None:
     """Print a verb's result: one JSON document, or text for people."""
     typer.echo(json.dumps(document, indent=1) if as_json else text())
+
+
+def command(*arguments: str | Path) -> str:
+    """A labelmill command for a person to copy, quoted for the shell."""
+    return shlex.join(["labelmill", *map(str, arguments)])
 
 
 def note(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labelmill.verbs.common import AsJson, emit, note, progress_bar
+from labelmill.verbs.common import AsJson, command, emit, note, progress_bar
 
 if TYPE_CHECKING:
     from labelmill.datasets.workspace import Workspace
@@ -79,7 +79,9 @@ def demo(
         document["templates"] = {group.name: group.total for group in groups}
     elif publish:
         document["version"] = _publish(line_path, workspace)
-    document["report"] = str(_report(line_path, workspace, out, truth, groups, document.get("version")))
+    document["report"] = str(
+        _report(line_path, workspace, out, truth, source, groups, document.get("version"))
+    )
     document["wall_s"] = round(time.perf_counter() - started, 1)
     emit(document, as_json=as_json, text=lambda: _text(document, out))
 
@@ -132,18 +134,20 @@ def _report(
     workspace: Workspace,
     out: Path,
     truth: Path | None,
+    source: Path | None,
     groups: list[Any],
     version: str | None,
 ) -> Path:
     from labelmill.datasets.report import Step, write_report
 
     place = workspace.root
-    steps = [Step("Change the line file, and look again", f"labelmill annotate {line_path} -w {place}")]
+    steps = [Step("Change the line file, and look again", command("annotate", line_path, "-w", place))]
     if groups:
         text = f"Rename the folders of {out / 'templates'} to your classes, delete the rest, and use them"
-        steps.insert(0, Step(text, f"labelmill demo --source VIDEO --templates {out / 'templates'}"))
+        again = command("demo", "--source", str(source), "--templates", out / "templates", "-o", out)
+        steps.insert(0, Step(text, again))
     if version:
-        steps.insert(0, Step("Browse the dataset", f"labelmill browse {version} -w {place}"))
+        steps.insert(0, Step("Browse the dataset", command("browse", version, "-w", place)))
     return write_report(
         workspace,
         out / "report.html",
@@ -170,6 +174,6 @@ def _text(document: dict[str, Any], out: Path) -> str:
     if "templates" in document:
         rows.append(f"groups:  {out / 'templates'} (rename the folders to your classes)")
     if "version" in document:
-        rows.append(f"dataset: labelmill browse {document['version']} -w {document['workspace']}")
+        rows.append("dataset: " + command("browse", document["version"], "-w", document["workspace"]))
     rows.append(f"{document['wall_s']:.0f} s")
     return "\n".join(rows)

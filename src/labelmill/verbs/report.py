@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from labelmill.verbs.common import AsJson, LinePath, WorkspacePath, emit, load, workspace_of
+from labelmill.verbs.common import AsJson, LinePath, WorkspacePath, command, emit, load, workspace_of
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,7 @@ def report(
 
     config = load(line)
     place = workspace_of(config, workspace)
-    given = f" -w {workspace}" if workspace else ""
+    given: list[Path | str] = ["-w", workspace] if workspace else []
     path = write_report(
         place,
         out or place.root / "report.html",
@@ -37,8 +37,8 @@ def report(
         base=config.base,
         facts={"line file": str(line)},
         steps=[
-            Step("Publish a dataset version", f"labelmill publish {line}{given}"),
-            Step("Send what is not clear to people", f"labelmill review push {line}{given}"),
+            Step("Publish a dataset version", command("publish", line, *given)),
+            Step("Send what is not clear to people", command("review", "push", line, *given)),
         ],
     )
     emit({"report": str(path)}, as_json=as_json, text=lambda: f"report: {path}")

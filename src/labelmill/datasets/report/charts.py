@@ -5,6 +5,7 @@ Every number is drawn by us and every word is escaped, so that the result is saf
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,11 +123,11 @@ def histogram(regions: Regions, lambda_: float | None) -> Markup:
     return _svg(height, "Similarity histogram, stacked by route", parts)
 
 
-def _count_axis(most: int, y_of: object, left: float, right: float) -> list[Markup]:
+def _count_axis(most: int, y_of: Callable[[float], float], left: float, right: float) -> list[Markup]:
     parts: list[Markup] = []
     step = max(1.0, nice_step(most, 4))
     for tick in np.arange(0, most + 1e-9, step):
-        y = y_of(float(tick))  # type: ignore[operator]
+        y = y_of(float(tick))
         parts.append(_line(left, y, right, y, "grid"))
         parts.append(_text(left - 7, y + 4, compact(tick), anchor="end"))
     return parts
@@ -183,7 +184,6 @@ def _timeline(
     events: tuple[tuple[float, float, str], ...],
 ) -> Timeline:
     left, right, top = 46.0, 12.0, 12.0
-    above, below, lane = 120.0, 54.0, 24.0 if events else 0.0
     start, end = span
     bin_s = max(1.0, float(np.ceil((end - start) / 120)))
     count = max(1, int(np.ceil((end - start + 1e-9) / bin_s)))
@@ -200,6 +200,7 @@ def _timeline(
             for route in ("review", "ng")
         ]
     )
+    above, below, lane = 120.0 if up.any() else 12.0, 54.0, 24.0 if events else 0.0
     most_up, most_down = max(int(up.sum(axis=0).max()), 1), max(int(down.sum(axis=0).max()), 1)
     zero = top + above
     bar = (WIDTH - left - right) / (count * bin_s) * bin_s
@@ -207,7 +208,9 @@ def _timeline(
     def x_of(time_s: float) -> float:
         return left + (time_s - start) / (count * bin_s) * (WIDTH - left - right)
 
-    parts = _count_axis(most_up, lambda value: zero - value / most_up * above, left, WIDTH - right)
+    parts: list[Markup] = []
+    if up.any():
+        parts = _count_axis(most_up, lambda value: zero - value / most_up * above, left, WIDTH - right)
     parts.append(_text(left - 7, zero + below + 4, compact(most_down), anchor="end"))
     for number in range(count):
         x = x_of(start + number * bin_s)

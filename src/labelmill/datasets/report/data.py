@@ -29,9 +29,9 @@ class Regions:
     Attributes:
         classes: Every label that occurs, sorted, NG last.
         label: Index into `classes`.
-        nearest: Index into `classes` of the class of the highest similarity.
+        nearest: Index into `classes` of the class of the highest similarity; NG without templates.
         route: Index into `ROUTES`.
-        similarity: To the nearest class.
+        similarity: To the nearest class; NaN without templates.
         margin: To the runner-up; NaN without one.
         source: Index into `sources`.
         sources: Names of the sources, in the order of the table.
@@ -161,7 +161,9 @@ def _regions(workspace: Workspace) -> Regions:
     table = _read(workspace, "regions", [*words, *numbers], words)
     names = {name: _codes(table[name]) for name in words}
     known = set(names["label"][0]) | set(names["nearest"][0])
-    classes = (*sorted(known - {NG}), NG)
+    classes = (*sorted(known - {NG, ""}), NG)
+    words_nearest, codes_nearest = names["nearest"]  # "" where the line has no templates yet
+    names["nearest"] = ([word or NG for word in words_nearest], codes_nearest)
     return Regions(
         classes=classes,
         label=_recode(names["label"], classes),

@@ -28,7 +28,7 @@ class Box:
         xywh: Left, top, width and height in percent of the frame.
         label: Its label.
         route: Where it went.
-        similarity: To the nearest class, as text.
+        similarity: To the nearest class, as text; empty without templates.
     """
 
     xywh: tuple[float, float, float, float]
@@ -81,7 +81,7 @@ def choose_frames(regions: Regions, most: int) -> list[tuple[int, int]]:
     for wish in wishes:
         rows = np.flatnonzero(wish & free)
         if len(rows) and len(chosen) < most:
-            key = int(keys[rows[regions.similarity[rows].argmax()]])
+            key = int(keys[rows[np.nan_to_num(regions.similarity[rows], nan=0.0).argmax()]])
             chosen.append(key)
             free &= np.abs(keys - key) >= _APART_FRAMES
     return [(key >> 40, key & ((1 << 40) - 1)) for key in sorted(chosen)]
@@ -138,7 +138,9 @@ def _picture(workspace: Workspace, image: Image, rows: np.ndarray[tuple[int], np
     for row in found:
         x1, y1, x2, y2 = row["xyxy"]
         xywh = (100 * x1 / width, 100 * y1 / height, 100 * (x2 - x1) / width, 100 * (y2 - y1) / height)
-        boxes.append(Box(xywh, row["label"], row["route"], f"{row['similarity']:.2f}"))
+        similarity = row["similarity"]
+        sure = f"{similarity:.2f}" if np.isfinite(similarity) else ""
+        boxes.append(Box(xywh, row["label"] if sure else "?", row["route"], sure))
     first = found[0]
     return Picture(
         image=jpeg_uri(np.ascontiguousarray(small[..., ::-1]), quality=85),

@@ -32,7 +32,7 @@ class Tile:
         height_px: Likewise.
         label: Its label.
         nearest: The class of the highest similarity.
-        similarity: To it, as text.
+        similarity: To it, as text; empty without templates.
         margin: To the runner-up, as text; empty without one.
         reason: Why it went where it went.
         where: Source, frame and time.
@@ -90,12 +90,14 @@ def choose_galleries(regions: Regions, lambda_: float | None, most: int) -> list
             (regions.classes[number], Route.ACCEPTED.value, "spread evenly over time", _evenly(rows, most))
         )
     review = np.flatnonzero(regions.route == code[Route.REVIEW.value])
-    if lambda_ is None:
-        doubt, order = np.nan_to_num(regions.margin[review], nan=np.inf), "smallest margin first"
+    if not np.isfinite(regions.similarity[review]).any():
+        order, shown = "spread evenly over time", _evenly(review, most)
     else:
-        doubt, order = np.abs(regions.similarity[review] - lambda_), "closest to λ first"
-    ranked = review[np.lexsort((review, doubt))]
-    chosen.append(("To review", Route.REVIEW.value, order, _apart(ranked, regions, most)))
+        doubt, order = np.nan_to_num(regions.margin[review], nan=np.inf), "smallest margin first"
+        if lambda_ is not None:
+            doubt, order = np.abs(regions.similarity[review] - lambda_), "closest to λ first"
+        shown = _apart(review[np.lexsort((review, doubt))], regions, most)
+    chosen.append(("To review", Route.REVIEW.value, order, shown))
     ng = np.flatnonzero(regions.route == code[Route.NG.value])
     chosen.append(("NG", Route.NG.value, "spread evenly over time", _evenly(ng, most)))
     return chosen
@@ -156,14 +158,14 @@ def make_galleries(
 
 def _tile(workspace: Workspace, row: dict[str, object]) -> Tile:
     image, width, height = thumbnail(workspace.media.path(str(row["crop_digest"])), THUMBNAIL_PX)
-    margin = float(str(row["margin"]))
+    similarity, margin = float(str(row["similarity"])), float(str(row["margin"]))
     return Tile(
         image=image,
         width_px=width,
         height_px=height,
         label=str(row["label"]),
         nearest=str(row["nearest"]),
-        similarity=f"{float(str(row['similarity'])):.3f}",
+        similarity="" if np.isnan(similarity) else f"{similarity:.3f}",
         margin="" if np.isnan(margin) else f"{margin:+.3f}",
         reason=str(row["reason"]),
         where=f"{row['source']}, frame {row['frame_index']}, {float(str(row['timestamp_s'])):.2f} s",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def score(workspace: Workspace, truth: Truth) -> Score:
     )
 
 
-def pair(true: list[tuple[float, ...]], proposed: list[list[float]]) -> dict[int, int]:
+def pair(true: Sequence[Sequence[float]], proposed: Sequence[Sequence[float]]) -> dict[int, int]:
     """Pair boxes one to one by overlap, the largest first, while it is at least `IOU`.
 
     Returns:

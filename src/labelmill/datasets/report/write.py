@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from labelmill import __version__
 from labelmill.datasets.report import charts, score
 from labelmill.datasets.report.data import ROUTES, RunTables, read_run
@@ -95,7 +97,8 @@ def write_report(
         SourceError: `truth` holds no true boxes.
     """
     run = read_run(workspace)
-    lam = _lambda(run.summary) if lam is None else lam
+    matched = bool(np.isfinite(run.regions.similarity).any())
+    lam = (_lambda(run.summary) if matched else None) if lam is None else lam
     known = score.read_truth(truth) if truth is not None else None
     regions = run.regions
     events: tuple[tuple[float, float, str], ...] = ()
@@ -112,7 +115,7 @@ def write_report(
         "counts": _counts(run),
         "routes": ROUTES,
         "pictures": show_frames(workspace, regions, base),
-        "histogram": charts.histogram(regions, lam) if len(regions) else None,
+        "histogram": charts.histogram(regions, lam) if matched else None,
         "timelines": charts.timelines(regions, run.frames.span_s, events),
         "palette": {name: n % charts.CLASS_COLOURS for n, name in enumerate(regions.classes) if name != NG},
         "galleries": make_galleries(workspace, regions, lam, most=crops),
