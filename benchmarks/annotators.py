@@ -77,8 +77,8 @@ def report(machine: str, cells: list[Cell]) -> str:
     """The cells as a Markdown page."""
     return (
         f"# Grounding DINO (Swin-T, {HEIGHT}×{WIDTH}, random weights)\n\n{machine}\n\n"
-        "`python -m benchmarks.annotators`; the usual loop is the original package, one image and one phrase at\n"
-        "a time; factors are against its float32 row of as many phrases.\n\n" + table(cells) + "\n"
+        "`python -m benchmarks.annotators`; the usual loop is the original package, one image and one\n"
+        "phrase at a time; factors are against its float32 row of as many phrases.\n\n" + table(cells) + "\n"
     )
 
 
