@@ -52,6 +52,14 @@ def demo(
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything.")] = Path("labelmill-demo"),
     seconds: Annotated[float, typer.Option(min=1, max=3600, help="Length of the generated video.")] = 30,
+    foundation: Annotated[
+        bool,
+        typer.Option(
+            "--foundation",
+            help="Find and tell apart with Grounding DINO and BLIP-2; says first what it will download "
+            "and what 1,000 frames cost here.",
+        ),
+    ] = False,
     publish: Annotated[bool, typer.Option(help="Publish a dataset version at the end.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -66,6 +74,10 @@ def demo(
         line_path, truth = _sample(out, seconds)
     else:
         line_path = _own_line(out, source, templates)
+    if foundation:
+        from labelmill.verbs.demo_foundation import with_foundation
+
+        line_path = with_foundation(line_path)
     line = load_line(line_path)
     workspace = Workspace(out / "workspace")
     with progress_bar("frames") as progress:

@@ -66,23 +66,23 @@ class GroundingDino(GroundingProposer):
         require("transformers")
         device = choose_device(config.device)
         dtype = choose_dtype(config.dtype, device)
-        super().__init__(config, Port(obtain(config.model, _NEEDS), device, dtype), device)
+        folder = obtain(config.model, _NEEDS)
+        super().__init__(config, Port(load_port(folder), load_tokenizer(folder), device, dtype), device)
 
 
 class Port:
     """The transformers network in inference dress.
 
     Args:
-        folder: As `save_pretrained` writes it.
+        model: A `GroundingDinoForObjectDetection` in float32; changed in place.
+        tokenizer: Of its text side.
         device: Where it goes.
         dtype: Of its products; coordinates are float32 always.
     """
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
-        from transformers import AutoTokenizer
-
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.model = load_port(folder)
+    def __init__(self, model: Any, tokenizer: Any, device: torch.device, dtype: torch.dtype) -> None:
+        self.tokenizer = tokenizer
+        self.model = model
         self.max_tokens = int(self.model.config.max_text_len)
         self._device, self._dtype = device, dtype
         self._ids: list[torch.Tensor] = []
@@ -140,6 +140,13 @@ def load_port(folder: Path) -> Any:
             do="check the folder, or pull the model again",
         )
     return model
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load the tokenizer of a model's folder."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def _lean_attention(model: torch.nn.Module) -> None:
