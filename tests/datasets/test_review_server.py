@@ -2,132 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pyarrow.parquet as pq
 import pytest
-from tests.review_bench import CLASSES, make_review_line
-from tests.review_people import Annotator, admin
+from tests.review_bench import CLASSES
+from tests.review_case import Make, owner_of
+from tests.review_people import Annotator
 
 from labelmill.annotators.review.server import LabelStudioServer
-from labelmill.datasets.annotate import annotate
-from labelmill.datasets.review.desk import Desk, at_desk
-from labelmill.datasets.review.state import read_state
-from labelmill.datasets.workspace import Workspace
 from labelmill.errors import ReviewError, WorkspaceLockedError
-from labelmill.line import Line, load_line
 
 pytestmark = pytest.mark.server
 
 
-@pytest.fixture(autouse=True)
-def _own_server(label_studio: LabelStudioServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LABELMILL_SERVICES", str(label_studio.root.parent))
-
-
-@dataclass
-class Case:
-    """A line, annotated, with everything that a test wants of it."""
-
-    file: Path
-    server: LabelStudioServer
-    said: list[str]
-
-    @property
-    def line(self) -> Line:
-        return load_line(self.file)
-
-    @property
-    def workspace(self) -> Workspace:
-        return Workspace(self.file.parent / "ws")
-
-    def annotate(self) -> dict[str, Any]:
-        return annotate(self.line, self.workspace)
-
-    def push(self) -> dict[str, Any]:
-        with self.desk() as desk:
-            return desk.push()
-
-    def pull(self, *, full: bool = False) -> dict[str, Any]:
-        with self.desk() as desk:
-            return desk.pull(full=full)
-
-    def desk(self) -> Any:
-        return at_desk(self.line, self.line.review, self.workspace, say=self.said.append)
-
-    def status(self) -> dict[str, Any]:
-        with closing(Desk(self.line, self.line.review, self.workspace)) as desk:
-            return desk.status()
-
-    def decisions(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = pq.read_table(self.workspace.table("decisions")).to_pylist()
-        return rows
-
-    def standing(self) -> dict[str, str]:
-        return {row["region_id"]: row["label"] for row in self.decisions() if not row["superseded"]}
-
-    def truth(self) -> dict[str, str]:
-        table = pq.read_table(self.workspace.table("regions"))
-        return dict(zip(table["region_id"].to_pylist(), table["phrase"].to_pylist(), strict=True))
-
-    def project(self) -> int:
-        return read_state(self.workspace, self.line.name).project
-
-    def tasks(self) -> list[dict[str, Any]]:
-        """Every task as the API gives it, by number."""
-        access = self.server.access()
-        assert access is not None
-        with admin(access) as owner:
-            query = {"project": self.project(), "page_size": 1000, "fields": "all"}
-            reply = owner.get("/api/tasks", params=query)
-            assert reply.status_code == 200, reply.text
-            return sorted(reply.json()["tasks"], key=lambda task: int(task["id"]))
-
-    def set(self, **sections: str) -> None:
-        """Replace sections of the line file, each a line of YAML."""
-        rows = [r for r in self.file.read_text().splitlines() if r.partition(":")[0] not in sections]
-        self.file.write_text(
-            "\n".join([*rows, *(f"{name}: {value}" for name, value in sections.items())]) + "\n"
-        )
-
-
-@pytest.fixture
-def make(tmp_path: Path, label_studio: LabelStudioServer) -> Iterator[Any]:
-    """Makes annotated cases: `make(images=3, review="{...}")`."""
-
-    def made(
-        images: int = 3, review: str = "{group_similarity: 1.01}", seed: int = 0, name: str = "line"
-    ) -> Case:
-        case = Case(make_review_line(tmp_path / name, images, review=review, seed=seed), label_studio, [])
-        case.annotate()
-        return case
-
-    return made
-
-
-@pytest.fixture(scope="session")
-def people(label_studio: LabelStudioServer) -> Iterator[list[Annotator]]:
-    """Three annotators."""
-    access = label_studio.access()
-    assert access is not None
-    three = [Annotator(access, name) for name in ("ann", "bob", "cid")]
-    yield three
-    for person in three:
-        person.client.close()
-
-
-def owner_of(server: LabelStudioServer) -> httpx.Client:
-    access = server.access()
-    assert access is not None
-    return admin(access)
-
-
-def test_pushing_twice_adds_nothing_and_tasks_say_everything(make: Any) -> None:
+def test_pushing_twice_adds_nothing_and_tasks_say_everything(make: Make) -> None:
     case = make()
     first, second = case.push(), case.push()
     assert (first["new"], first["queue"]) == (12, 12)
@@ -143,7 +33,7 @@ def test_pushing_twice_adds_nothing_and_tasks_say_everything(make: Any) -> None:
         assert prediction["model_version"] == "labelmill"
 
 
-def test_the_queue_hands_out_the_most_valuable_first(make: Any, people: list[Annotator]) -> None:
+def test_the_queue_hands_out_the_most_valuable_first(make: Make, people: list[Annotator]) -> None:
     case = make()
     case.push()
     ann = people[0]
@@ -155,7 +45,7 @@ def test_the_queue_hands_out_the_most_valuable_first(make: Any, people: list[Ann
     assert handed == sorted(scores.values())
 
 
-def test_decisions_come_back_once_with_everything(make: Any, people: list[Annotator]) -> None:
+def test_decisions_come_back_once_with_everything(make: Make, people: list[Annotator]) -> None:
     case = make()
     case.push()
     ann = people[0]
@@ -178,7 +68,7 @@ def test_decisions_come_back_once_with_everything(make: Any, people: list[Annota
     assert case.push()["new"] == 0
 
 
-def test_a_group_is_asked_once_and_answered_for_all_only_if_told(make: Any, people: list[Annotator]) -> None:
+def test_a_group_is_asked_once_and_answered_for_all_only_if_told(make: Make, people: list[Annotator]) -> None:
     case = make(review="{group_similarity: 0.5}")
     report = case.push()
     assert report["queue"] + report["grouped"] == 12
@@ -200,7 +90,7 @@ def test_a_group_is_asked_once_and_answered_for_all_only_if_told(make: Any, peop
     assert all(new[region] == [] for region in second["data"]["members"])
 
 
-def test_annotators_who_disagree_send_the_task_back(make: Any, people: list[Annotator]) -> None:
+def test_annotators_who_disagree_send_the_task_back(make: Make, people: list[Annotator]) -> None:
     case = make(images=2, review="{group_similarity: 1.01, overlap: 2}")
     case.push()
     ann, bob, cid = people
@@ -229,7 +119,7 @@ def test_annotators_who_disagree_send_the_task_back(make: Any, people: list[Anno
 
 
 def test_a_changed_mind_replaces_and_a_removed_answer_is_taken_back(
-    make: Any, people: list[Annotator]
+    make: Make, people: list[Annotator]
 ) -> None:
     case = make(images=1)
     case.push()
@@ -253,7 +143,7 @@ def test_a_changed_mind_replaces_and_a_removed_answer_is_taken_back(
     assert case.status()["open"] == 3
 
 
-def test_an_empty_or_skipped_answer_decides_nothing(make: Any, people: list[Annotator]) -> None:
+def test_an_empty_or_skipped_answer_decides_nothing(make: Make, people: list[Annotator]) -> None:
     case = make(images=1)
     case.push()
     ann, bob, _ = people
@@ -276,7 +166,7 @@ def test_an_empty_or_skipped_answer_decides_nothing(make: Any, people: list[Anno
 
 
 def test_a_project_deleted_by_hand_is_made_anew_and_nothing_is_asked_twice(
-    make: Any, people: list[Annotator], label_studio: LabelStudioServer
+    make: Make, people: list[Annotator], label_studio: LabelStudioServer
 ) -> None:
     case = make()
     case.push()
@@ -292,7 +182,7 @@ def test_a_project_deleted_by_hand_is_made_anew_and_nothing_is_asked_twice(
     assert case.standing() == before
 
 
-def test_a_lost_workspace_table_costs_a_pull_and_nothing_else(make: Any, people: list[Annotator]) -> None:
+def test_a_lost_workspace_table_costs_a_pull_and_nothing_else(make: Make, people: list[Annotator]) -> None:
     case = make(images=1)
     case.push()
     for task in case.tasks()[:3]:
@@ -307,7 +197,7 @@ def test_a_lost_workspace_table_costs_a_pull_and_nothing_else(make: Any, people:
 
 
 def test_a_page_edited_by_hand_loses_no_answer(
-    make: Any, people: list[Annotator], label_studio: LabelStudioServer
+    make: Make, people: list[Annotator], label_studio: LabelStudioServer
 ) -> None:
     case = make(images=1)
     case.push()
@@ -338,7 +228,7 @@ def test_a_page_edited_by_hand_loses_no_answer(
     assert case.standing()[tasks[0]["data"]["region_id"]] == "washer"
 
 
-def test_withdrawn_regions_are_closed_and_come_back(make: Any, people: list[Annotator]) -> None:
+def test_withdrawn_regions_are_closed_and_come_back(make: Make, people: list[Annotator]) -> None:
     case = make()
     case.push()
     people[0].answer(case.tasks()[0]["id"], "disc")
@@ -355,7 +245,7 @@ def test_withdrawn_regions_are_closed_and_come_back(make: Any, people: list[Anno
     assert case.status()["open"] == 11
 
 
-def test_a_changed_prediction_updates_its_task(make: Any, people: list[Annotator]) -> None:
+def test_a_changed_prediction_updates_its_task(make: Make, people: list[Annotator]) -> None:
     case = make(images=2)
     case.push()
     before = {task["data"]["region_id"]: task for task in case.tasks()}
@@ -380,7 +270,7 @@ def test_a_changed_prediction_updates_its_task(make: Any, people: list[Annotator
 
 
 def test_tokens_of_both_kinds_work_and_a_wrong_one_is_one_line(
-    make: Any, label_studio: LabelStudioServer, monkeypatch: pytest.MonkeyPatch
+    make: Make, label_studio: LabelStudioServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = make(images=1)
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0" * 40)
@@ -406,7 +296,7 @@ def test_tokens_of_both_kinds_work_and_a_wrong_one_is_one_line(
 
 
 def test_media_are_served_to_members_only_and_nothing_else_is(
-    make: Any, people: list[Annotator], label_studio: LabelStudioServer
+    make: Make, people: list[Annotator], label_studio: LabelStudioServer
 ) -> None:
     case = make(images=1)
     case.push()
@@ -433,7 +323,7 @@ def test_media_are_served_to_members_only_and_nothing_else_is(
 
 
 def test_a_workspace_outside_the_document_root_is_refused(
-    make: Any, tmp_path: Path, label_studio: LabelStudioServer, monkeypatch: pytest.MonkeyPatch
+    make: Make, tmp_path: Path, label_studio: LabelStudioServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = make(images=1)
     access = label_studio.access()
@@ -448,7 +338,7 @@ def test_a_workspace_outside_the_document_root_is_refused(
         case.push()
 
 
-def test_two_pushes_at_once_and_duplicates_of_others(make: Any, label_studio: LabelStudioServer) -> None:
+def test_two_pushes_at_once_and_duplicates_of_others(make: Make, label_studio: LabelStudioServer) -> None:
     case = make(images=1)
     with case.desk() as desk:
         with pytest.raises(WorkspaceLockedError, match="in use"):
@@ -462,7 +352,7 @@ def test_two_pushes_at_once_and_duplicates_of_others(make: Any, label_studio: La
     assert [task["id"] for task in case.tasks()] == [task["id"] for task in tasks]
 
 
-def test_a_server_that_is_down_is_one_line(make: Any) -> None:
+def test_a_server_that_is_down_is_one_line(make: Make) -> None:
     case = make(images=1)
     case.set(review="{url: 'http://127.0.0.1:9', patience_s: 0.5, media: {bucket: 's3://x/y'}}")
     with pytest.MonkeyPatch.context() as patch:

@@ -104,7 +104,7 @@ def build(classes: Sequence[str], extra: Iterable[str] = ()) -> str:
     ET.SubElement(wide, "Header", value="The whole frame: move the box where it is wrong", size="4")
     _picture(wide, "frame")
     boxes = ET.SubElement(wide, "RectangleLabels", name=BOX, toName="frame", canRotate="false")
-    ET.SubElement(boxes, "Label", value=BOX_LABEL, background="#e4572e", selected="true")
+    ET.SubElement(boxes, "Label", value=BOX_LABEL, background="#e4572e")
     side = ET.SubElement(bottom, "View", className="lm-side")
     ET.SubElement(side, "Header", value="Near-identical crops", size="4")
     _picture(side, "group_sheet")
