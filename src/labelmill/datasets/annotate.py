@@ -84,9 +84,9 @@ def annotate(config: AnnotationConfig, workspace: Workspace, progress: Progress 
     started = time.perf_counter()
     with open_run(config, workspace) as run:
         seconds: dict[str, float] = {}
-        total = sum(len(shard.refs) for shard in run.plan.shards)
+        total = sum(len(shard) for shard in run.plan.shards)
         todo = run.todo()
-        done = total - sum(len(shard.refs) for shard in todo)
+        done = total - sum(len(shard) for shard in todo)
         progress(done, total, "annotating")
         if todo:
             from labelmill.datasets.bank import Makers
@@ -97,7 +97,7 @@ def annotate(config: AnnotationConfig, workspace: Workspace, progress: Progress 
                 report = run_shard(shard, run.plan, makers, run.store, workspace.media)
                 for stage, spent in report.seconds.items():
                     seconds[stage] = seconds.get(stage, 0.0) + spent
-                done += len(shard.refs)
+                done += len(shard)
                 progress(done, total, "annotating")
         summary = finish(run, seconds)
     counts = {"computed": len(todo), "reused": len(run.plan.shards) - len(todo)}

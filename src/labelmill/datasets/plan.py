@@ -12,9 +12,8 @@ from labelmill.config import MakerConfig
 from labelmill.datasets import selection
 from labelmill.datasets.catalogue import Catalogue
 from labelmill.datasets.config import AnnotationConfig
-from labelmill.datasets.shards import ShardStore, make_key
+from labelmill.datasets.shards import SCHEMA_VERSION, ShardStore, make_key
 from labelmill.datasets.sources.footage import FrameRef, Slice, Unreadable, open_footage
-from labelmill.datasets.tables import SCHEMA_VERSION
 from labelmill.errors import TemplateError, WeightsError
 from labelmill.makers import ENCODERS, PROPOSERS, Registry
 
@@ -44,6 +43,10 @@ class Shard:
     def refs(self) -> tuple[FrameRef, ...]:
         """The shard's own frames."""
         return self.slice.refs[self.first : self.stop]
+
+    def __len__(self) -> int:
+        """How many frames are the shard's own."""
+        return self.stop - self.first
 
     def missing(self, store: ShardStore) -> list[str]:
         """The stages that have still to be computed."""
@@ -93,6 +96,7 @@ def make_plan(config: AnnotationConfig, catalogue: Catalogue) -> Plan:
     )
     before, after = config.proposer.reach()
     shards: list[Shard] = []
+    names: list[list[str]] = []
     for source in footage:
         sampled = selection.sample(source, config.selection).tolist()
         size = config.selection.shard_frames
@@ -101,12 +105,14 @@ def make_plan(config: AnnotationConfig, catalogue: Catalogue) -> Plan:
             begin = max(0, start - before)
             part = source.slice(sampled[begin : stop + after])
             first, last = start - begin, stop - begin
-            keys = _keys(config, part.refs, first, last, proposer, encoder, bank_key)
+            refs = part.refs
+            keys = _keys(config, refs, first, last, proposer, encoder, bank_key)
             shards.append(Shard(len(shards), part, first, last, keys))
+            names.append(list(dict.fromkeys(ref.source for ref in refs[first:last])))
     digest = make_key(
         "plan",
         keys=[shard.keys for shard in shards],
-        sources=[[ref.source for ref in shard.refs] for shard in shards],
+        sources=names,
         problems=[[p.source, p.frame_index, p.reason] for p in problems],
     )
     identities: dict[str, object] = {

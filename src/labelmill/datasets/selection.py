@@ -9,7 +9,7 @@ from labelmill.datasets.sources.config import RepeatsConfig, SelectionConfig
 from labelmill.datasets.sources.footage import Footage
 from labelmill.images import Image
 
-VERSION = 1
+VERSION = 2
 """Part of every shard key: raise it when the same settings keep other frames."""
 
 _CELLS_ACROSS = 40

@@ -18,6 +18,9 @@ from labelmill.files import digest_text, disk_errors, replacing
 if TYPE_CHECKING:
     import pyarrow as pa
 
+SCHEMA_VERSION = 1
+"""Part of every shard key: raise it when a column of `tables` changes its meaning."""
+
 KEY_DIGITS = 32
 """128 bits: no two of a trillion keys meet."""
 

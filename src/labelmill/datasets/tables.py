@@ -10,9 +10,6 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
-"""Part of every shard key: raise it when a column changes its meaning."""
-
 NG = "NG"
 """The label of a region that matches no class (no good)."""
 

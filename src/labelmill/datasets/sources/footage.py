@@ -78,25 +78,37 @@ class Footage(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class VideoSlice:
-    """Some frames of a video.
+    """Some frames of a video, as arrays: a plan holds every frame of its footage.
 
     Attributes:
         path: The file.
-        refs: The frames by name.
+        name: Its path, for people and tables.
+        digest: SHA-256 of its bytes.
+        positions: The frames' indices.
         pts: Their timestamps, as the index has them.
+        seconds: Their times from the start of the video.
         starts: Key frames from which a read may start; None where `pts` are positions.
     """
 
     path: Path
-    refs: tuple[FrameRef, ...]
-    pts: tuple[int, ...]
+    name: str
+    digest: str
+    positions: npt.NDArray[np.int64]
+    pts: npt.NDArray[np.int64]
+    seconds: npt.NDArray[np.float64]
     starts: tuple[int, ...] | None
+
+    @property
+    def refs(self) -> tuple[FrameRef, ...]:
+        """The frames by name, in order."""
+        times = zip(self.positions.tolist(), self.seconds.tolist(), strict=True)
+        return tuple(FrameRef(self.name, self.digest, index, at) for index, at in times)
 
     def read(self) -> Iterator[Frame | str]:
         """Decode the frames, streaming: each a picture, or the reason why there is none."""
-        images = video_files.read_video(self.path, self.pts, self.starts)
+        images = video_files.read_video(self.path, self.pts.tolist(), self.starts)
         for ref, image in zip(self.refs, images, strict=True):
             if isinstance(image, str):
                 yield image
@@ -130,14 +142,11 @@ class Video:
 
     def slice(self, positions: Sequence[int]) -> VideoSlice:
         """The frames at some positions, strictly increasing."""
-        pts = self.index.pts[list(positions)]
-        seconds = ((pts - self.index.pts[0]) * self.index.time_base_s).tolist()
-        refs = tuple(
-            FrameRef(self.name, self.digest, position, at)
-            for position, at in zip(positions, seconds, strict=True)
-        )
-        starts = self.index.starts(int(pts[0])) if positions else None
-        return VideoSlice(self.path, refs, tuple(pts.tolist()), starts)
+        at = np.array(positions, dtype=np.int64)
+        pts = self.index.pts[at]
+        seconds = (pts - self.index.pts[0]) * self.index.time_base_s
+        starts = self.index.starts(int(pts[0])) if len(at) else None
+        return VideoSlice(self.path, self.name, self.digest, at, pts, seconds, starts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +155,22 @@ class StillsSlice:
 
     Attributes:
         paths: The files.
-        refs: The frames by name.
+        names: Their paths, for people and tables.
+        digests: SHA-256 of the bytes of each.
         within: POSIX paths of the files within their folder.
     """
 
     paths: tuple[Path, ...]
-    refs: tuple[FrameRef, ...]
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
     within: tuple[str, ...]
+
+    @property
+    def refs(self) -> tuple[FrameRef, ...]:
+        """The frames by name, in order."""
+        return tuple(
+            FrameRef(name, digest, 0, 0.0) for name, digest in zip(self.names, self.digests, strict=True)
+        )
 
     def read(self) -> Iterator[Frame | str]:
         """Read the images: each a picture, or the reason why there is none."""
@@ -192,7 +210,8 @@ class Stills:
         """The images at some positions, strictly increasing."""
         return StillsSlice(
             tuple(self.paths[position] for position in positions),
-            tuple(FrameRef(self.names[position], self.digests[position], 0, 0.0) for position in positions),
+            tuple(self.names[position] for position in positions),
+            tuple(self.digests[position] for position in positions),
             tuple(self.within[position] for position in positions),
         )
 
