@@ -176,10 +176,17 @@ def test_a_foreign_checkpoint_is_refused_with_the_conversion(boxes: Path, tmp_pa
 def test_a_loss_that_is_not_finite_is_one_line(
     boxes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(TrainingError, match=r"not finite.*lower --learning-rate"):
-        train_detector(
-            read_detection(boxes), config(learning_rate=1e30, epochs=3, warmup_epochs=0), tmp_path / "m"
-        )
+    from labelmill.training.detectors.trainer import DetectorTrainer
+
+    honest = DetectorTrainer.validate
+
+    def broken(self: DetectorTrainer) -> Any:
+        self.loss = self.loss * float("nan")
+        return honest(self)
+
+    monkeypatch.setattr(DetectorTrainer, "validate", broken)
+    with pytest.raises(TrainingError, match=r"the loss is not finite in epoch 1.*lower --learning-rate"):
+        train_detector(read_detection(boxes), config(), tmp_path / "m")
 
 
 @pytest.mark.parametrize(
