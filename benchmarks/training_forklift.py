@@ -66,10 +66,11 @@ def main() -> None:
     head += [f"precision at IoU {iou}" for iou in ("0.3", "0.4", "0.5")]
     text = (
         f"{len(data.split('train'))} training and {len(data.split('val'))} validation pictures, "
-        f"{options.image_px} px, {options.epochs} epochs, batch 16, AdamW 1e-3, seed 0. mAP by our own evaluation "
-        "(equal to COCO's), recall and precision at score 0.25. Both trainings have the same settings; the "
-        "budget is what two shared CPU cores give, far from a full training. The epoch was chosen on the same "
-        "validation pictures.\n\n" + table([*head, "s"], rows)
+        f"{options.image_px} px, {options.epochs} epochs, batch 16, AdamW 1e-3, seed 0. mAP by our own "
+        "evaluation (equal to COCO's), recall and precision at score 0.25. Both trainings have the same "
+        "settings; the budget is what two shared CPU cores give, far from a full training. The epoch was "
+        "chosen on the "
+        "same validation pictures.\n\n" + table([*head, "s"], rows)
     )
     write("training_forklift", "YOLOv5n on forklifts: pretrained backbone against scratch", text, figures)
 

@@ -13,6 +13,7 @@ from labelmill.config import Config
 from labelmill.datasets.config import AnnotationConfig
 from labelmill.datasets.versions.config import DatasetConfig
 from labelmill.errors import LineFileError
+from labelmill.training.config import TrainingConfig
 
 
 class RunnerConfig(Config):
@@ -37,11 +38,13 @@ class Line(AnnotationConfig):
     Attributes:
         review: How people settle what is ambiguous.
         dataset: How labelled frames become dataset versions.
+        training: What `labelmill run` trains from each new version; nothing without it.
         runner: What runs the shards of `labelmill run`.
     """
 
     review: ReviewConfig = ReviewConfig()
     dataset: DatasetConfig = DatasetConfig()
+    training: TrainingConfig = TrainingConfig()
     runner: RunnerConfig = RunnerConfig()
 
 

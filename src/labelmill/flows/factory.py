@@ -35,6 +35,7 @@ from labelmill.errors import LabelmillError
 from labelmill.flows.reaper import reap_dead_runs
 from labelmill.flows.runners import task_runner
 from labelmill.line import Line, load_line
+from labelmill.training.config import TrainingConfig
 
 
 def _worth_another_try(_task: object, _run: object, state: Any) -> bool:
@@ -114,6 +115,14 @@ def publish_version(path: Path, line: Line, workspace: Workspace) -> str:
     return published.version.manifest.name
 
 
+@task(name="train-models", task_run_name="train-{version}", cache_policy=NO_CACHE, persist_result=False)
+def train_models(workspace: str, version: str, config: TrainingConfig) -> dict[str, Any]:
+    """Train what the line asks for; a run that was interrupted goes on from its last checkpoint."""
+    from labelmill.training.from_version import train_version
+
+    return train_version(Workspace(Path(workspace)), version, config)
+
+
 def _annotate(work: Run, line: Line) -> dict[str, Any]:
     """Run every shard that is not done, a task each, and join the tables."""
     logger = get_run_logger()
@@ -171,4 +180,6 @@ def run(line: str, workspace: str | None = None, publish: bool = True) -> dict[s
         summary: dict[str, Any] = stage(lambda: _annotate(work, config))()
     if publish:
         summary["version"] = publish_version(Path(line), config, place)
+        if config.training.detector is not None or config.training.classifier is not None:
+            summary["models"] = train_models(str(place.root), summary["version"], config.training)
     return {**summary, "workspace": str(place.root)}

@@ -163,7 +163,6 @@ class TrainingConfig(Config):
         classifier: Absent: no classifier is trained.
         models: Folder that gets `detector-v<N>` and `classifier-v<N>`; the workspace's `models/` when absent.
         from_previous: Start from the models of the previous version where they exist.
-        mlflow: Tracking address, or "local" for a file store beside the models; absent: no tracking.
         export: Formats to write after training.
     """
 
@@ -171,5 +170,4 @@ class TrainingConfig(Config):
     classifier: ClassifierConfig | None = None
     models: FilePath | None = None
     from_previous: bool = True
-    mlflow: str | None = None
     export: tuple[Literal["onnx", "openvino"], ...] = ()

@@ -328,17 +328,12 @@ def _pulled(version: str, form: str, workspace: Path | None) -> Iterator[Path]:
     if Path(version).is_dir():
         yield Path(version)
         return
-    from labelmill.datasets.versions.pull.pull import Format, pull
+    from labelmill.datasets.versions.pull.pull import Format
+    from labelmill.training.from_version import pull_version
     from labelmill.verbs.versions import find_store
 
     store = find_store(version, workspace)
-    found = store.resolve(version)
-    folder = store.workspace.root / "pulled" / f"{found.manifest.dataset}-v{found.manifest.number}-{form}"
-    with progress_bar("files") as bar:
-        result = pull(store.workspace, found, Format(form), str(folder), progress=bar)
-    for warning in result["warnings"]:
-        note(f"note: {warning}")
-    yield folder
+    yield pull_version(store.workspace, store.resolve(version), Format(form))
 
 
 @contextmanager

@@ -217,7 +217,7 @@ def _plan_transformers(folder: Path, image_px: int | None) -> Architecture:
 
 
 def _read_folder(folder: Path, image_px: int) -> dict[str, torch.Tensor]:
-    """The tensors of transformers' folder by the names of its modules, which are not always those in the file."""
+    """Tensors of a transformers folder by the names of its modules, which may differ from the file's."""
     from transformers import AutoModel
 
     settings = json.loads((folder / "config.json").read_text())

@@ -5,7 +5,8 @@ What differs from `ultralytics.YOLO(...).train`:
 - the data come from memory, and no cache is written beside them;
 - checkpoints are plain tensors with a recorded digest, never pickles of live objects, and keep the weights as
   well as their moving average, so that a resumed training goes on where it was;
-- each epoch starts from random numbers of its own, so that what was resumed is what would have been;
+- each epoch starts from random numbers of its own, and every batch is a step (ultralytics gathers small ones
+  to 64 pictures), so that what was resumed is what would have been;
 - no callbacks of experiment trackers, no fonts, no weights for a check of half precision.
 """
 
@@ -96,6 +97,11 @@ class DetectorTrainer(DetectionTrainer):  # type: ignore[misc]  # ultralytics ha
             pad=0.0 if training else 0.5,
             prefix=f"{mode}: ",
         )
+
+    def _build_train_pipeline(self) -> None:
+        # Every batch is a step: gradients that wait for a nominal batch of 64 would be lost with a kill.
+        self.args.nbs = self.batch_size
+        super()._build_train_pipeline()
 
     def save_model(self) -> bool:
         """Save a plain checkpoint instead of a pickle."""

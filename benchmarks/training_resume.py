@@ -1,0 +1,137 @@
+"""Killed ten times in mid-training, against undisturbed, and the seed's noise.
+
+    python -m benchmarks.training_resume
+
+Each kill is SIGKILL, sent by the training process to itself in the middle of a step of its choice; the next
+process is the same command again. Tiny drawn data, so that ten kills take minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.reports import table, write
+
+KILLS = 10
+SEEDS = (1, 2, 3)
+_SEED, _KILL_AFTER = "LABELMILL_BENCH_SEED", "LABELMILL_BENCH_KILL_AFTER"
+
+
+def child(kind: str, data: Path, out: Path) -> None:
+    """Train; die in the step after `_KILL_AFTER` more steps, if it is set."""
+    from labelmill.training.progress import Progress
+
+    seed = int(os.environ[_SEED])
+    left = int(os.environ.get(_KILL_AFTER, -1))
+
+    def report(progress: Progress) -> None:
+        nonlocal left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+
+    if kind == "classifier":
+        from labelmill.training.classifiers.train import train_classifier
+        from labelmill.training.config import ClassifierConfig
+        from labelmill.training.inputs import read_crops
+
+        config = ClassifierConfig(
+            backbone="test_vit", pretrained=False, image_px=32, batch=8, epochs=14, method="lora",
+            patience=20, adapter_dropout=0.1, device="cpu", seed=seed,
+        )  # fmt: skip
+        train_classifier(read_crops(data), config, out, report=report)
+        return
+    from labelmill.training.config import DetectorConfig
+    from labelmill.training.detectors.train import train_detector
+    from labelmill.training.inputs import read_detection
+
+    detector = DetectorConfig(
+        image_px=64, epochs=14, batch=8, optimizer="AdamW", learning_rate=2e-3, device="cpu", seed=seed
+    )
+    train_detector(read_detection(data), detector, out, report=report)
+
+
+def run(kind: str, data: Path, out: Path, seed: int, kill_after: int | None = None) -> int:
+    environment = os.environ | {_SEED: str(seed)}
+    if kill_after is not None:
+        environment[_KILL_AFTER] = str(kill_after)
+    command = [sys.executable, "-m", "benchmarks.training_resume", kind, str(data), str(out)]
+    return subprocess.run(command, env=environment, check=False, capture_output=True).returncode
+
+
+def outcome(out: Path) -> tuple[str, dict[str, float]]:
+    """Digest of the weights, and the validation figures."""
+    digest = json.loads((out / "model.json").read_text())["files"]["model.safetensors"]
+    figures = json.loads((out / "metrics.json").read_text())["splits"]["val"]
+    return digest, {name: value for name, value in figures.items() if isinstance(value, float)}
+
+
+def main() -> None:
+    from tests.training.data import write_boxes, write_crops
+
+    rows, document = [], {}
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        shapes = {"disc": 24, "stripe": 24, "NG": 24}
+        crops = write_crops(root / "crops", {"train": shapes, "val": dict.fromkeys(shapes, 16)})
+        boxes = write_boxes(root / "boxes", {"train": 16, "val": 8})
+        for kind, data, steps in (("classifier", crops, 9), ("detector", boxes, 2)):
+            started = time.perf_counter()
+            for seed in SEEDS:
+                if run(kind, data, root / f"{kind}-{seed}", seed):
+                    raise SystemExit(f"the undisturbed {kind} of seed {seed} failed")
+            undisturbed = [outcome(root / f"{kind}-{seed}") for seed in SEEDS]
+            out = root / f"{kind}-killed"
+            codes = [run(kind, data, out, SEEDS[0], kill_after=steps + kill % steps) for kill in range(KILLS)]
+            killed = sum(code == -signal.SIGKILL for code in codes)
+            last = run(kind, data, out, SEEDS[0])
+            if last or killed != KILLS:
+                raise SystemExit(f"{kind}: {killed} of {KILLS} killed, last exit {last}")
+            resumed = outcome(out)
+            noise = {
+                name: max(figures[name] for _, figures in undisturbed)
+                - min(figures[name] for _, figures in undisturbed)
+                for name in resumed[1]
+                if all(name in figures for _, figures in undisturbed)
+            }
+            difference = {name: abs(resumed[1][name] - undisturbed[0][1][name]) for name in noise}
+            same = resumed[0] == undisturbed[0][0]
+            document[kind] = {
+                "kills": killed,
+                "weights_equal_to_the_byte": same,
+                "differences": difference,
+                "seed_noise": noise,
+                "seconds": time.perf_counter() - started,
+            }
+            rows += [
+                [kind, killed, "yes" if same else "NO", name, f"{difference[name]:.6f}", f"{noise[name]:.6f}"]
+                for name in noise
+                if name in ("accuracy", "log_loss", "mAP50", "mAP50-95")
+            ]
+    head = [
+        "training",
+        "kills",
+        "weights equal to the byte",
+        "figure",
+        "difference",
+        f"range of {len(SEEDS)} seeds",
+    ]
+    text = (
+        f"Each training was killed {KILLS} times with SIGKILL in mid-epoch, a different step each time, and "
+        "run again; compared with one of the same seed that nothing disturbed.\n\n" + table(head, rows)
+    )
+    write("training_resume", "Killed in mid-training, and resumed", text, document)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        child(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        main()
