@@ -11,7 +11,8 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
-from tests.conftest import make_bench
+
+from labelmill.datasets.sample import generate_sample
 
 
 def labelmill(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -32,8 +33,8 @@ def test_the_generated_video_gives_a_report(tmp_path: Path) -> None:
 
 
 def test_a_video_without_templates_gives_groups_to_name(tmp_path: Path) -> None:
-    bench = make_bench(tmp_path / "bench")
-    done = labelmill("demo", "--source", bench / "clip.mp4", "--json", "-o", tmp_path / "demo")
+    video = generate_sample(tmp_path / "sample", duration_s=6).video
+    done = labelmill("demo", "--source", video, "--json", "-o", tmp_path / "demo")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["counts"]["review"] == document["counts"]["regions"] > 0
@@ -42,7 +43,7 @@ def test_a_video_without_templates_gives_groups_to_name(tmp_path: Path) -> None:
     assert all(list(folder.iterdir()) for folder in folders)
     # What it suggests works as templates.
     again = labelmill(
-        *("demo", "--source", bench / "clip.mp4", "--templates", tmp_path / "demo" / "templates"),
+        *("demo", "--source", video, "--templates", tmp_path / "demo" / "templates"),
         *("--no-publish", "--json", "-o", tmp_path / "named"),
     )
     assert again.returncode == 0, again.stderr

@@ -10,6 +10,7 @@ from labelmill.annotators.types import Embeddings
 Numbers = npt.NDArray[np.int64]
 
 _ROUNDS = 30
+_SAME = 0.95  # cosine of two centres from which their groups are one
 _NEARLY = 0.05  # of silhouette: crops of real footage reach 0.2 to 0.3, whatever the number of groups
 
 
@@ -66,6 +67,13 @@ def silhouette(similarity: npt.NDArray[np.float32], group: Numbers) -> float:
     return float(widths.mean())
 
 
+def _alike(centres: Embeddings) -> float:
+    """Cosine of the two most similar centres."""
+    cosines = centres @ centres.T
+    np.fill_diagonal(cosines, -1)
+    return float(cosines.max())
+
+
 def cluster(rows: Embeddings, most: int) -> tuple[Numbers, Embeddings]:
     """Group unit rows into as many groups as fit nearly as well as the best number does (by silhouette).
 
@@ -84,5 +92,6 @@ def cluster(rows: Embeddings, most: int) -> tuple[Numbers, Embeddings]:
         return np.zeros(len(rows), np.int64), centre / max(float(np.linalg.norm(centre)), 1e-12)
     similarity = rows @ rows.T
     tried = [spherical_k_means(rows, k) for k in range(2, min(most, len(rows) // 2) + 1)]
+    tried = [found for found in tried if _alike(found[1]) < _SAME] or [spherical_k_means(rows, 1)]
     fits = [silhouette(similarity, group) for group, _ in tried]
     return tried[max(n for n, fit in enumerate(fits) if fit >= max(fits) - _NEARLY)]
