@@ -14,7 +14,21 @@ import typer
 from labelmill import __version__
 from labelmill.errors import LabelmillError
 
-VERBS = ("demo", "report", "annotate", "review", "run", "versions", "models", "train", "watch", "services")
+VERBS = (
+    "demo",
+    "report",
+    "annotate",
+    "review",
+    "run",
+    "versions",
+    "inspect",
+    "pull",
+    "upkeep",
+    "models",
+    "train",
+    "watch",
+    "services",
+)
 """Modules of `labelmill.verbs`, in the order in which `--help` lists their verbs."""
 
 _INTERRUPTED = 130

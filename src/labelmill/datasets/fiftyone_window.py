@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -40,6 +41,7 @@ Progress = Callable[[int, int, str], None]
 _UNFINISHED = "labelmill-unfinished-"
 _KEY = "labelmill"
 _EMBEDDED_URI = "LABELMILL_EMBEDDED_URI"
+_TRIES = 10
 _WRITERS = 2
 """Batches on their way to the server at once, while the next one is made."""
 
@@ -172,8 +174,9 @@ class Window:
             splits: Which frames.
         """
         with tempfile.TemporaryDirectory(prefix="labelmill-") as folder, _answering():
-            dataset = self.load(version.manifest)
-            view = dataset.match(self.fo.ViewField("split").is_in(splits))
+            view = self.load(version.manifest)
+            if set(splits) != set(version.frames["split"].to_pylist()):  # saved views go with the whole only
+                view = view.match(self.fo.ViewField("split").is_in(splits))
             view.export(
                 export_dir=folder,
                 dataset_type=self.fo.types.FiftyOneDataset,
@@ -404,9 +407,31 @@ def _database_uri(folder: Path) -> str:
         _client.close()
         _client = None
     _client = _client or Client(folder)
-    uri = _client.connect()
-    os.environ["FIFTYONE_DATABASE_URI"] = os.environ[_EMBEDDED_URI] = uri
-    return uri
+    for _ in range(_TRIES):
+        uri = _client.connect()
+        if _pings(uri):
+            os.environ["FIFTYONE_DATABASE_URI"] = os.environ[_EMBEDDED_URI] = uri
+            return uri
+        time.sleep(0.2)  # a server that was just killed still accepts for a moment
+    raise ServiceError(
+        "the embedded database does not answer",
+        got=f"nothing from {_client.folder}",
+        do="see its mongod.log, or set FIFTYONE_DATABASE_URI to a MongoDB server",
+    )
+
+
+def _pings(uri: str) -> bool:
+    from pymongo import MongoClient
+    from pymongo.errors import PyMongoError
+
+    client: Any = MongoClient(uri)
+    try:
+        client.admin.command("ping")
+    except PyMongoError:
+        return False
+    finally:
+        client.close()
+    return True
 
 
 def _recount(database: Any) -> None:
@@ -429,9 +454,12 @@ def _disconnect() -> None:
         return
     import fiftyone as fo
     import fiftyone.core.odm.database as database
+    import fiftyone.factory.repo_factory as repositories
 
     database._disconnect()
     database._connection_kwargs.clear()
+    repositories._db = None
+    repositories.RepositoryFactory.repos.clear()
     fo.Dataset._instances.clear()
 
 

@@ -150,10 +150,11 @@ class MadeRun:
 
     def origin(self, line_text: bytes = b"name: bench\n") -> Origin:
         """What publishing needs to know."""
+        classes = sorted({str(row["label"]) for row in self.regions} - {NG})
         return Origin(
             line="bench",
             line_text=line_text,
-            run={"classes": ["left", "right"], "lambda": 0.5, "identities": {"encode": "made"}},
+            run={"classes": classes, "lambda": 0.5, "identities": {"encode": "made"}},
             embeddings=["made"],
             frame_images=self.frame_images,
             cut=cut,

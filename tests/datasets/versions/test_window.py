@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from tests.datasets.versions.made import MadeRun, made_run
 
@@ -19,8 +21,12 @@ from labelmill.datasets.fiftyone_window import Window
 from labelmill.datasets.versions.config import DatasetConfig
 from labelmill.datasets.versions.documents import VOLATILE
 from labelmill.datasets.versions.publish import Published, publish
+from labelmill.datasets.versions.pull.pull import Format, pull
+from labelmill.datasets.versions.restore import restore
+from labelmill.datasets.versions.show import compare
 from labelmill.datasets.versions.store import VersionStore
 from labelmill.errors import ServiceError, VersionError
+from labelmill.files import digest_bytes
 
 pytestmark = [
     pytest.mark.server,
@@ -203,3 +209,158 @@ def _gone(pid: int) -> bool:
 def test_json_is_plain(tmp_path: Path) -> None:
     version = publish_shown(made_run(tmp_path)).version
     assert json.loads(version.manifest.to_bytes())["dataset"] == "bench"
+
+
+def test_what_people_find_in_the_app(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    publish_shown(run)
+    labelled = [row for row in run.regions if row["label"] == "left"]
+    at = pa.scalar(0, pa.timestamp("us", tz="UTC")).as_py()
+    base = {"annotator": "ann", "decided_at": at}
+    run.decide(
+        [
+            base | {"decision_id": "1", "region_id": labelled[0]["region_id"], "label": "right"},
+            base | {"decision_id": "2", "region_id": labelled[1]["region_id"], "label": "left"},
+        ]
+    )
+    second = publish_shown(run).version
+    dataset = Window(run.workspace).load(second.manifest)
+    assert sorted(dataset.list_saved_views()) == sorted(
+        ["NG", "changed since v1", "closest to λ", "corrected by people", "disagreements"]
+        + [f"split {split}" for split in set(second.frames["split"].to_pylist())]
+    )
+    for split in set(second.frames["split"].to_pylist()):
+        assert len(dataset.load_saved_view(f"split {split}")) == second.frames["split"].to_pylist().count(
+            split
+        )
+    assert len(dataset.load_saved_view("NG")) == 8
+    assert [patch.regions.region_id for patch in dataset.load_saved_view("corrected by people")] == [
+        labelled[0]["region_id"]
+    ]
+    assert len(dataset.load_saved_view("disagreements")) == 1
+    closest = [abs(patch.regions.similarity - 0.5) for patch in dataset.load_saved_view("closest to λ")]
+    assert closest == sorted(closest)
+    assert len(closest) == 40
+    (changed,) = dataset.load_saved_view("changed since v1")
+    (before,) = changed.before_v1.detections
+    assert (before.label, before.region_id) == ("left", labelled[0]["region_id"])
+    now = next(part for part in changed.regions.detections if part.region_id == before.region_id)
+    assert (now.label, now.machine_label, now.decided_by, now.corrected) == ("right", "left", "person", True)
+    config = dataset.app_config
+    assert [group.name for group in config.sidebar_groups][:3] == ["labels", "split", "footage"]
+    colours = {row["value"]: row["color"] for row in config.color_scheme.fields[0]["valueColors"]}
+    assert len(set(colours.values())) == 3
+    assert dataset.default_classes == ["left", "right", "NG"]
+
+
+def test_crops_are_sorted_by_similarity_and_drawn_from_stored_embeddings(tmp_path: Path) -> None:
+    run = MadeRun(made_run(tmp_path, sources=1, frames=1).workspace)
+    rng = np.random.default_rng(0)
+    same = rng.normal(size=32)
+    run.add_frame("a.mp4", 0, embedding=same)
+    run.add_frame("b.mp4", 0, embedding=same + 0.01 * rng.normal(size=32))
+    for number in range(20):
+        run.add_frame(f"c{number}.mp4", 0)
+    version = publish_shown(run.write()).version
+    dataset = Window(run.workspace).load(version.manifest)
+    assert sorted(dataset.list_brain_runs()) == ["crops", "crops_similarity"]
+    patches = dataset.to_patches("regions")
+    ids = {
+        sample.source: sample.regions.detections[0].id for sample in dataset.iter_samples() if sample.regions
+    }
+    nearest = patches.sort_by_similarity(ids["a.mp4"], k=2, brain_key="crops_similarity")
+    assert [patch.id for patch in nearest] == [ids["a.mp4"], ids["b.mp4"]]
+    points = dataset.load_brain_results("crops")
+    assert points.points.shape == (22, 2)
+    assert set(points.label_ids) == set(ids.values())
+
+
+def test_fiftyone_reads_its_own_format(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "w", sources=6)
+    version = publish_shown(run).version
+    window = Window(run.workspace)
+    out = tmp_path / "out"
+    result = pull(run.workspace, version, Format.FIFTYONE, str(out), window=window, splits=["train"])
+    names = [name for name in version.frames["split"].to_pylist() if name == "train"]
+    assert result["frames"] == {"train": len(names)}
+    kind = window.fo.types.FiftyOneDataset
+    loaded = window.fo.Dataset.from_dir(str(out), dataset_type=kind, progress=False)
+    assert len(loaded) == len(names)
+    ours = window.load(version.manifest).match_tags("train")
+    assert loaded.count_values("regions.detections.label") == ours.count_values("regions.detections.label")
+    for sample in loaded:
+        assert Path(sample.filepath).is_relative_to(out)
+        assert digest_bytes(Path(sample.filepath).read_bytes()) == Path(sample.filepath).stem
+    whole = pull(run.workspace, version, Format.FIFTYONE, str(out), window=window)
+    assert whole["kept"] >= len(names)
+    loaded = window.fo.Dataset.from_dir(str(out), dataset_type=kind, progress=False)
+    assert len(loaded) == version.frames.num_rows
+    assert loaded.list_saved_views() == window.load(version.manifest).list_saved_views()
+
+
+def test_restore_after_the_loss_of_the_database(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    first = publish_shown(run).version
+    run.add_frame("other.mp4", 0)
+    second = publish_shown(run.write()).version
+    window = Window(run.workspace)
+    expected = documents_of(window.load(second.manifest))
+    window.fo.delete_datasets("*")
+    assert window.differences(second.manifest, second.frames, second.regions) is None
+    with pytest.raises(VersionError, match="no dataset bench-v2; run labelmill restore bench@v2"):
+        window.load(second.manifest)
+    with run.workspace.lock():
+        for version in (first, second):
+            restore(run.workspace, version, window, lambda *_: None)
+    assert window.names() == ["bench-v1", "bench-v2"]
+    assert documents_of(window.load(second.manifest)) == expected
+    assert "changed since v1" in window.load(second.manifest).list_saved_views()
+    assert window.differences(second.manifest, second.frames, second.regions) == []
+
+
+def test_what_people_do_in_fiftyone_is_told_apart_from_its_rows(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    version = publish_shown(run).version
+    window = Window(run.workspace)
+    dataset = window.load(version.manifest)
+    dataset.limit(3).tag_samples("look again")
+    dataset.limit(3).tag_labels("look again")
+    dataset.add_sample_field("mine", window.fo.IntField)
+    assert window.differences(version.manifest, version.frames, version.regions) == []
+    sample = dataset.match(window.fo.ViewField("regions.detections").length() > 0).first()
+    sample.regions.detections[0].label = "edited"
+    sample.save()
+    assert window.differences(version.manifest, version.frames, version.regions) == [sample.frame_id]
+    dataset.delete_samples([sample.id])
+    assert window.differences(version.manifest, version.frames, version.regions) == [sample.frame_id]
+    with run.workspace.lock():
+        restore(run.workspace, version, window, lambda *_: None)
+    assert window.differences(version.manifest, version.frames, version.regions) == []
+
+
+def test_any_two_versions_are_compared_in_fiftyone(tmp_path: Path) -> None:
+    run = made_run(tmp_path)
+    first = publish_shown(run).version
+    for number in range(2):
+        run.add_frame(f"other{number}.mp4", 0)
+        third = publish_shown(run.write()).version
+    window = Window(run.workspace)
+    dataset = window.load(third.manifest)
+    assert len(dataset.load_saved_view("changed since v2")) == 1
+    comparison = compare((first.manifest, first.frames, first.regions), third.frames, third.regions)
+    for _ in range(2):  # a second time changes nothing
+        window.compare(dataset, third.frames, comparison)
+        assert len(dataset.load_saved_view("changed since v1")) == 2
+
+
+@pytest.mark.parametrize(
+    "names", [("left", "Left"), ("links/rechts", "a b", "schön 手", "..", "$left", "a.b")]
+)
+def test_odd_class_names_are_shown(tmp_path: Path, names: tuple[str, ...]) -> None:
+    run = MadeRun(made_run(tmp_path, sources=1, frames=1).workspace)
+    for number, name in enumerate(names):
+        run.add_frame(f"{number}.mp4", 0, 0.0, (name,))
+    version = publish_shown(run.write()).version
+    dataset = Window(run.workspace).load(version.manifest)
+    assert dataset.count_values("regions.detections.label") == dict.fromkeys(names, 1)
+    assert version.manifest.classes == sorted(names)

@@ -82,13 +82,9 @@ def _views(fo: Any, dataset: Any, shown: Shown) -> None:
         dataset.save_view(f"split {split}", view, description=f"Frames of {split}", color=_SPLITS.get(split))
     _save_patches(fo, dataset, "NG", F("label") == NG, "Crops that match no class", _GREY)
     _save_patches(fo, dataset, "corrected by people", F("corrected") == True, "Label or box was changed")  # noqa: E712
-    _save_patches(
-        fo,
-        dataset,
-        "disagreements",
-        (F("decided_by") == "person") & ((F("label") != F("machine_label")) | (F("agreement") < 1)),
-        "A person and the machine, or two people, said different things",
-    )
+    other = (F("label") != F("machine_label")) | (F("agreement").is_number() & (F("agreement") < 1))
+    which = (F("decided_by") == "person") & other
+    _save_patches(fo, dataset, "disagreements", which, "People or machine said different things")
     if shown.threshold is not None and shown.regions.num_rows:
         distance = np.abs(shown.regions["similarity"].to_numpy() - shown.threshold)
         width = float(np.sort(distance)[min(_CLOSEST, len(distance)) - 1]) + 1e-9
@@ -138,11 +134,10 @@ def add_maps(brain: Any, dataset: Any, shown: Shown) -> None:
         method="manual",
         progress=False,
     )
-    brain.compute_similarity(
-        dataset,
-        patches_field="regions",
-        embeddings=dict(zip(ids, shown.embedded.vectors, strict=True)),
-        brain_key="crops_similarity",
-        backend="sklearn",
-        progress=False,
+    index = brain.compute_similarity(
+        dataset, patches_field="regions", embeddings=False, brain_key="crops_similarity", backend="sklearn"
     )
+    index.add_to_index(
+        shown.embedded.vectors, np.array(shown.embedded.frame_ids), label_ids=np.array(ids), reload=False
+    )
+    index.save()

@@ -46,11 +46,13 @@ class Embedded:
 
     Attributes:
         region_ids: The regions that have one.
+        frame_ids: Their frames.
         vectors: Their leading components, shape (n, at most 64).
         points: In the plane, shape (n, 2).
     """
 
     region_ids: list[str]
+    frame_ids: list[str]
     vectors: npt.NDArray[np.float32]
     points: npt.NDArray[np.float32]
 
@@ -123,5 +125,6 @@ def _embedded(
 
     dim = min(_SHOWN_DIM, vectors.shape[1], len(rows))
     parts = PCA(dim, svd_solver="randomized", random_state=0).fit_transform(vectors).astype(np.float32)
-    ids = regions["region_id"].take(pa.array(rows)).to_pylist()
-    return Embedded(ids, parts, np.ascontiguousarray(parts[:, :2]))
+    taken = regions.select(["region_id", "frame_id"]).take(pa.array(rows))
+    ids, frames = taken["region_id"].to_pylist(), taken["frame_id"].to_pylist()
+    return Embedded(ids, frames, parts, np.ascontiguousarray(parts[:, :2]))

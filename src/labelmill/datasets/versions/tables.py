@@ -103,10 +103,17 @@ def rows_digest(table: pa.Table) -> str:
     """SHA-256 of a table's rows in their order, by value: independent of file format and library version."""
     digest = hashlib.sha256(str(table.num_rows).encode())
     for field in table.schema:
-        digest.update(f"\0{field.name}\0{field.type}\0".encode())
+        digest.update(f"\0{field.name}\0{_kind(field.type)}\0".encode())
         for part in _value_bytes(pa.concat_arrays(table[field.name].chunks or [pa.array([], field.type)])):
             digest.update(part.tobytes())
     return digest.hexdigest()
+
+
+def _kind(kind: pa.DataType) -> str:
+    """A type's name without the name of its list's items, which Parquet changes."""
+    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        return f"list<{_kind(kind.value_type)}>"
+    return str(kind)
 
 
 def _value_bytes(array: pa.Array) -> list[np.ndarray]:

@@ -81,9 +81,10 @@ def pull(
     crops = kind is Format.IMAGEFOLDER
     ng = ng or (NgAs.CLASS if crops else NgAs.LEAVE_OUT)
     whole = kind is Format.FIFTYONE
+    everything = sorted(set(version.frames["split"].to_pylist())) if whole else None
     chosen = choose(
         version,
-        splits=splits,
+        splits=splits or everything,
         ng=NgAs.CLASS if whole else ng,
         labels=labels,
         pending=pending or crops or whole,

@@ -1,6 +1,6 @@
 """Bringing a set to its place: incremental, verified, and able to go on after an interruption.
 
-`.labelmill-pull.json` in the destination says which files are ours and what is in them. It is written
+`pull.json` in the destination says which files are ours and what is in them. It is written
 before the first file and after the last one; only then does it say `complete`.
 """
 
@@ -21,7 +21,7 @@ from labelmill.datasets.versions.pull.places import Folder, Place, Stamp, explai
 from labelmill.errors import VersionError, WorkspaceLockedError
 from labelmill.files import digest_bytes
 
-MARKER = ".labelmill-pull.json"
+MARKER = "pull.json"
 _LOCK = ".labelmill-pull.lock"
 _AT_ONCE = 64
 
