@@ -109,6 +109,7 @@ def test_templates_are_crops_of_another_time(sample: Sample) -> None:
 def test_line_file_is_valid_and_points_into_the_folder(sample: Sample) -> None:
     line = load_line(sample.line)
     assert line.sources[0].video == sample.video
+    assert line.templates is not None
     assert line.templates.folder == sample.templates
     assert line.templates.ng == sample.templates_ng
     assert line.proposer.kind == "motion"

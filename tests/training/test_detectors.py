@@ -124,7 +124,7 @@ def test_exports_equal_pytorch(trained: Written, boxes: Path, tmp_path: Path) ->
     images = [load_rgb(picture.path) for picture in read_detection(boxes).split("val")[:2]]
     reference = Detector.load(folder, "torch", device="cpu").detect(images, 0.001)
     for backend in ("onnx", "openvino"):
-        given = Detector.load(folder, backend).detect(images, 0.001)  # type: ignore[arg-type]
+        given = Detector.load(folder, backend).detect(images, 0.001)
         for ours, theirs in zip(given, reference, strict=True):
             assert np.abs(ours.confidence - theirs.confidence).max() < 1e-5
             assert np.abs(ours.xyxy - theirs.xyxy).max() < 1e-2

@@ -47,7 +47,17 @@ def test_train_evaluate_export_and_watch(tmp_path: Path, capsys: pytest.CaptureF
     assert json.loads(capsys.readouterr().out)["confusion"] == evaluated["confusion"]
     clip = write_video(tmp_path / "clip.mp4", [moving_square(number) for number in range(12)])
     events = tmp_path / "events.jsonl"
-    watched = ["--detector", finder, "--classifier", namer, clip, "--threshold", "0.001", "--events", events]
+    watched: list[str | Path] = [
+        "--detector",
+        finder,
+        "--classifier",
+        namer,
+        clip,
+        "--threshold",
+        "0.001",
+        "--events",
+        events,
+    ]
     assert call("watch", *watched, "--json") == 0
     assert json.loads(capsys.readouterr().out)["frames"] == 12
     assert [json.loads(line)["event"] for line in events.read_text().splitlines()][-1] == "end"
