@@ -152,7 +152,7 @@ def _report(
 ) -> Path:
     from labelmill.datasets.report import Step, write_report
 
-    place = workspace.root
+    place = out / "workspace"  # as the user named it
     steps = [Step("Change the line file, and look again", command("annotate", line_path, "-w", place))]
     if groups:
         text = f"Rename the folders of {out / 'templates'} to your classes, delete the rest, and use them"
@@ -186,6 +186,6 @@ def _text(document: dict[str, Any], out: Path) -> str:
     if "templates" in document:
         rows.append(f"groups:  {out / 'templates'} (rename the folders to your classes)")
     if "version" in document:
-        rows.append("dataset: " + command("browse", document["version"], "-w", document["workspace"]))
+        rows.append("dataset: " + command("browse", document["version"], "-w", out / "workspace"))
     rows.append(f"{document['wall_s']:.0f} s")
     return "\n".join(rows)

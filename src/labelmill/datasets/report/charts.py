@@ -15,10 +15,10 @@ from markupsafe import Markup
 from labelmill.datasets.report.data import ROUTES, Regions
 from labelmill.datasets.tables import NG, Route
 
-WIDTH = 1000
+WIDTH = 620
 """Width of every plot in its own units; the page scales it."""
 
-BINS = 48
+BINS = 44
 CLASS_COLOURS = 8
 """How many classes have a colour of their own in the style sheet: `c0` to `c7`."""
 
@@ -69,7 +69,7 @@ def nice_step(span: float, ticks: int) -> float:
 
 def histogram(regions: Regions, lambda_: float | None) -> Markup:
     """Similarities of all regions to their nearest class, stacked by route, with λ marked."""
-    height, left, right, top, bottom = 300.0, 46.0, 12.0, 26.0, 40.0
+    height, left, right, top, bottom = 264.0, 40.0, 8.0, 26.0, 40.0
     known = np.isfinite(regions.similarity)
     values = regions.similarity[known]
     marks = [lambda_] if lambda_ is not None else []
@@ -90,7 +90,7 @@ def histogram(regions: Regions, lambda_: float | None) -> Markup:
         return height - bottom - count / most * (height - top - bottom)
 
     parts = _count_axis(most, y_of, left, WIDTH - right)
-    step = nice_step(high - low, 8)
+    step = nice_step(high - low, 7)
     for tick in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step:
         parts.append(_text(x_of(float(tick)), height - bottom + 18, f"{round(float(tick), 9) + 0:.10g}"))
     for number in range(BINS):
@@ -101,7 +101,7 @@ def histogram(regions: Regions, lambda_: float | None) -> Markup:
                 x1, x2 = x_of(edges[number]), x_of(edges[number + 1])
                 title = f"{ROUTES[code]}: {count:,} at {edges[number]:.3f} to {edges[number + 1]:.3f}"
                 y = y_of(base + count)
-                parts.append(_rect(x1 + 0.7, y, x2 - x1 - 1.4, y_of(base) - y, f"r-{ROUTES[code]}", title))
+                parts.append(_rect(x1 + 0.5, y, x2 - x1 - 1.0, y_of(base) - y, f"r-{ROUTES[code]}", title))
             base += count
     parts.append(_line(left, y_of(0), WIDTH - right, y_of(0), "axis"))
     if lambda_ is not None:
@@ -183,9 +183,9 @@ def _timeline(
     span: tuple[float, float],
     events: tuple[tuple[float, float, str], ...],
 ) -> Timeline:
-    left, right, top = 46.0, 12.0, 12.0
+    left, right, top = 40.0, 8.0, 12.0
     start, end = span
-    bin_s = max(1.0, float(np.ceil((end - start) / 120)))
+    bin_s = max(1.0, float(np.ceil((end - start) / 96)))
     count = max(1, int(np.ceil((end - start + 1e-9) / bin_s)))
     bins = np.clip(((regions.timestamp_s[rows] - start) / bin_s).astype(np.int64), 0, count - 1)
     accepted = regions.route[rows] == ROUTES.index(Route.ACCEPTED.value)
@@ -200,7 +200,7 @@ def _timeline(
             for route in ("review", "ng")
         ]
     )
-    above, below, lane = 120.0 if up.any() else 12.0, 54.0, 24.0 if events else 0.0
+    above, below, lane = 134.0 if up.any() else 12.0, 58.0, 24.0 if events else 0.0
     most_up, most_down = max(int(up.sum(axis=0).max()), 1), max(int(down.sum(axis=0).max()), 1)
     zero = top + above
     bar = (WIDTH - left - right) / (count * bin_s) * bin_s
@@ -222,7 +222,7 @@ def _timeline(
                 tall = value / most_up * above
                 title = f"{regions.classes[code]}: {value:,} accepted, {when}"
                 parts.append(
-                    _rect(x + 0.8, zero - base - tall, bar - 1.6, tall, f"c{place % CLASS_COLOURS}", title)
+                    _rect(x + 0.6, zero - base - tall, bar - 1.2, tall, f"c{place % CLASS_COLOURS}", title)
                 )
                 base += tall
         base = 2.0
@@ -231,7 +231,7 @@ def _timeline(
             if value:
                 tall = value / most_down * (below - 2)
                 parts.append(
-                    _rect(x + 0.8, zero + base, bar - 1.6, tall, f"r-{route}", f"{route}: {value:,}, {when}")
+                    _rect(x + 0.6, zero + base, bar - 1.2, tall, f"r-{route}", f"{route}: {value:,}, {when}")
                 )
                 base += tall
     parts.append(_line(left, zero, WIDTH - right, zero, "axis"))
@@ -239,12 +239,12 @@ def _timeline(
     for first, last, word in events:
         x1, x2 = x_of(first), min(x_of(last), WIDTH - right)
         parts.append(_rect(x1, foot, max(x2 - x1, 2), 15, "event", f"{word}: {first:.1f} to {last:.1f} s"))
-        if x2 - x1 > 8.0 * len(word):
+        if x2 - x1 > 7.0 * len(word):
             parts.append(_text((x1 + x2) / 2, foot + 11.5, word, "event-text"))
     if events:
         parts.append(_text(left - 7, foot + 11.5, "truth", anchor="end"))
     foot += lane
-    step = nice_step(end - start, 10)
+    step = nice_step(end - start, 7)
     for tick in np.arange(np.ceil(start / step), np.floor(end / step) + 1) * step:
         parts.append(_text(x_of(float(tick)), foot + 14, _clock(float(tick), end)))
     return Timeline(name, _svg(foot + 20, f"Regions over time in {name}", parts), bin_s)

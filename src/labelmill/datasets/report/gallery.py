@@ -166,7 +166,7 @@ def _tile(workspace: Workspace, row: dict[str, object]) -> Tile:
         label=str(row["label"]),
         nearest=str(row["nearest"]),
         similarity="" if np.isnan(similarity) else f"{similarity:.3f}",
-        margin="" if np.isnan(margin) else f"{margin:+.3f}",
+        margin="" if np.isnan(margin) else f"{margin:+.2f}",
         reason=str(row["reason"]),
         where=f"{row['source']}, frame {row['frame_index']}, {float(str(row['timestamp_s'])):.2f} s",
     )
