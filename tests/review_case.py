@@ -72,7 +72,7 @@ class Case:
         access = self.server.access()
         assert access is not None
         with admin(access) as owner:
-            query = {"project": self.project(), "page_size": 1000, "fields": "all"}
+            query: dict[str, str | int] = {"project": self.project(), "page_size": 1000, "fields": "all"}
             reply = owner.get("/api/tasks", params=query)
             assert reply.status_code == 200, reply.text
             return sorted(reply.json()["tasks"], key=lambda task: int(task["id"]))

@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 
+from labelmill.annotators.review.label_config import BOX_LABEL, GROUP_YES
 from labelmill.annotators.review.server import Access
-from labelmill.annotators.review.tasks import BOX_LABEL, GROUP_YES
 
 
 def admin(access: Access) -> httpx.Client:
@@ -73,7 +73,11 @@ class Annotator:
         Returns:
             The annotation's number.
         """
-        body = {"result": result(label, group=group, box=box), "lead_time": seconds, "was_cancelled": skip}
+        body: dict[str, Any] = {
+            "result": result(label, group=group, box=box),
+            "lead_time": seconds,
+            "was_cancelled": skip,
+        }
         reply = self.client.post(f"/api/tasks/{task}/annotations/", json=body, headers=self._csrf())
         assert reply.status_code == 201, reply.text
         number: int = reply.json()["id"]
@@ -81,7 +85,7 @@ class Annotator:
 
     def change(self, annotation: int, label: str) -> None:
         """Submit an annotation again with another choice."""
-        body = {"result": result(label), "lead_time": 5.0}
+        body: dict[str, Any] = {"result": result(label), "lead_time": 5.0}
         reply = self.client.patch(f"/api/annotations/{annotation}/", json=body, headers=self._csrf())
         assert reply.status_code == 200, reply.text
 
@@ -91,7 +95,7 @@ class Annotator:
         assert reply.status_code == 204, reply.text
 
     def _csrf(self) -> dict[str, str]:
-        return {"X-CSRFToken": self.client.cookies.get("csrftoken", "")}
+        return {"X-CSRFToken": self.client.cookies.get("csrftoken") or ""}
 
 
 def result(
@@ -121,5 +125,5 @@ def result(
 
 
 def _choice(control: str, value: str) -> dict[str, Any]:
-    kind = {"from_name": control, "to_name": "crop", "type": "choices"}
+    kind: dict[str, Any] = {"from_name": control, "to_name": "crop", "type": "choices"}
     return {"id": control, **kind, "value": {"choices": [value]}}

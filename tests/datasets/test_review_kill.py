@@ -47,7 +47,7 @@ def test_a_project_removed_under_a_push_is_one_line_and_a_rerun_finishes(
 ) -> None:
     monkeypatch.setattr(push_module, "CHUNK", 4)
     case = make(images=3)
-    removed = []
+    removed: list[int] = []
 
     def remove(done: int, total: int, what: str) -> None:
         if what == "adding tasks" and not removed:

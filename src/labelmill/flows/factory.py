@@ -32,6 +32,7 @@ from labelmill.datasets.shards import ShardStore
 from labelmill.datasets.stages import ShardReport, run_shard
 from labelmill.datasets.workspace import Workspace
 from labelmill.errors import LabelmillError
+from labelmill.flows import review
 from labelmill.flows.reaper import reap_dead_runs
 from labelmill.flows.runners import task_runner
 from labelmill.line import Line, load_line
@@ -158,7 +159,9 @@ def _annotate(work: Run, line: Line) -> dict[str, Any]:
 
 @flow(name="labelmill-factory", flow_run_name="{line}", validate_parameters=False)
 def run(line: str, workspace: str | None = None, publish: bool = True) -> dict[str, Any]:
-    """Run a whole line: annotate its footage and publish what was found.
+    """Run a whole line: annotate its footage, let people settle what is ambiguous, publish.
+
+    People take part when the line file has a `review` section.
 
     Args:
         line: Path of the line file.
@@ -178,6 +181,8 @@ def run(line: str, workspace: str | None = None, publish: bool = True) -> dict[s
         name = f"annotate-{config.name}"
         stage = flow(name="labelmill-annotate", flow_run_name=name, task_runner=task_runner(config.runner))
         summary: dict[str, Any] = stage(lambda: _annotate(work, config))()
+    if review.wanted(config):
+        summary["review"] = review.settle(config, place)
     if publish:
         summary["version"] = publish_version(Path(line), config, place)
         if config.training.detector is not None or config.training.classifier is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from labelmill.verbs.common import (
     progress_bar,
     workspace_of,
 )
+
+if TYPE_CHECKING:
+    from labelmill.datasets.workspace import Workspace
 
 
 def register(app: typer.Typer) -> None:
@@ -92,8 +95,20 @@ def pull(
         from labelmill.datasets.review.desk import at_desk
 
         with at_desk(config, config.review, place, say=note) as desk:
-            report = desk.pull(full=full)
+            report = desk.pull(full=True) if full else {}
+            if (place.root / "review" / "suspended.json").exists():
+                report = {**desk.pull_and_count(), **report}
+            report = report or desk.pull()
+        report["resumed"] = report.get("open") == 0 and _resume(place)
     emit(report, as_json=as_json, text=lambda: _pulled(report))
+
+
+def _resume(workspace: Workspace) -> bool:
+    """Resume the flow run that waits for the queue."""
+    from labelmill.flows.review import resume
+
+    note("the queue is done: resuming the run that waits for it")
+    return resume(workspace)
 
 
 def status(line: LinePath, workspace: WorkspacePath = None, as_json: AsJson = False) -> None:

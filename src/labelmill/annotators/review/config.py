@@ -49,6 +49,7 @@ class ReviewConfig(Config):
             1.01 turns grouping off.
         wait: What `labelmill run` does while the queue is open: `suspend` until it is done, or `continue`
             with what is certain.
+        poll_s: How often a run that waits looks for answers.
         patience_s: How long a server that does not answer is waited for.
         seed: Of the audit sample.
         media: How the server reaches the pictures.
@@ -63,6 +64,7 @@ class ReviewConfig(Config):
     audit_share: Annotated[float, Field(ge=0, le=1)] = 0.01
     group_similarity: Annotated[float, Field(ge=0.5, le=1.01)] = 0.95
     wait: Literal["suspend", "continue"] = "suspend"
+    poll_s: Annotated[float, Field(ge=0.1, le=86_400)] = 30.0
     patience_s: Annotated[float, Field(ge=0, le=3600)] = 120.0
     seed: int = 0
     media: MediaConfig = MediaConfig()

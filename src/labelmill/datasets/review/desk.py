@@ -252,6 +252,18 @@ class Desk:
             "project": f"{self.studio.url}/projects/{project.id}" if project else None,
         }
 
+    def pull_and_count(self) -> dict[str, Any]:
+        """Pull, and say in `open` how many tasks people have left; 0 only when every answer was read."""
+        left = self._open()  # counted first: an answer given in between is read, and counted as open
+        report = self.pull()
+        if not left and (report["disputed"] or report["empty"]):
+            left = self._open()  # the pull sent some back
+        return {**report, "open": left}
+
+    def _open(self) -> int:
+        project = self._project()
+        return sum(_is_open(task) for task in self.studio.tasks(project.id)) if project else 0
+
     # ---- push
 
     def push(self, progress: Progress = silent) -> dict[str, Any]:
@@ -353,22 +365,24 @@ class Desk:
         tasks = (
             [task for task in self.studio.tasks(project.id) if task.data.get("region_id")] if project else []
         )
-        open_ = [task for task in tasks if not task.done and not (task.skips and not task.annotations)]
         answered = sum(task.annotations > 0 for task in tasks)
         pace = report["seconds"] / max(1, report["decisions"])
         return {
             **report,
             "tasks": len(tasks),
-            "open": len(open_),
+            "open": (left := sum(map(_is_open, tasks))),
             "answered": answered,
             "closed": sum(task.done and not task.annotations for task in tasks),
-            "seconds_left": round(pace * len(open_) * self.review.overlap, 1)
-            if report["decisions"]
-            else None,
+            "seconds_left": round(pace * left * self.review.overlap, 1) if report["decisions"] else None,
         }
 
     def _decide_only(self) -> Verdicts:
         return decide(ledger.read(ledger_path(self.workspace)), choices(self._classes()), None)
+
+
+def _is_open(task: RemoteTask) -> bool:
+    """Whether the queue waits for a task of ours; one that was skipped is offered, and not waited for."""
+    return bool(task.data.get("region_id")) and not task.done and (task.annotations > 0 or not task.skips)
 
 
 @contextmanager

@@ -75,9 +75,7 @@ def _loop(
     while True:
         try:
             with at_desk(config, review, workspace, say=say) as desk:
-                report = desk.pull()
-                if until_done:
-                    report["open"] = desk.status()["open"]
+                report = desk.pull_and_count() if until_done else desk.pull()
         except WorkspaceLockedError as error:
             say(f"{error}: pulling later")
         else:
