@@ -53,7 +53,8 @@ def boxes_of(
         drop_shadows(mask, image, background.middle, contrast)
     for low, high in background.rests:
         mask = cv2.bitwise_and(mask, cv2.bitwise_not(_resting(image, low, high, contrast)))
-    if cv2.countNonZero(mask) > config.max_changed * mask.size:
+    moving = cv2.countNonZero(mask)
+    if not config.min_area * mask.size <= moving <= config.max_changed * mask.size:
         return np.empty((0, 4), np.float32), np.empty(0, np.float32)
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     areas = areas_of(np.asarray(mask, np.uint8), config)
@@ -71,7 +72,8 @@ def boxes_of(
 def level_light(image: Image, background: Image) -> Image:
     """Undo what exposure and white balance changed: a factor a channel, fitted to the whole picture."""
     now, then = (picture[::8, ::8].astype(np.float32) + 1.0 for picture in (image, background))
-    gain = np.clip(np.median(then / now, axis=(0, 1)), 0.5, 2.0)
+    ratios = (then / now).reshape(-1, 3)
+    gain = np.clip(np.partition(ratios, len(ratios) // 2, axis=0)[len(ratios) // 2], 0.5, 2.0)
     if np.abs(gain - 1.0).max() < 0.01:
         return image
     grey = np.arange(256, dtype=np.float32)[:, None]

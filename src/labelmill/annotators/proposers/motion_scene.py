@@ -88,15 +88,12 @@ def background_of(keys: Sequence[Image], at: int, rest: int) -> Background:
     """
     latest = max(len(keys) - rest, 0)
     starts = {min(max(at - round(part * (rest - 1)), 0), latest) for part in (0, 0.25, 0.5, 0.75, 1)}
+    stretches = [range(start, min(start + rest, len(keys))) for start in sorted(starts)]
     middle = ordered(keys)[len(keys) // 2]
-    levelled = {
-        i: level_light(keys[i], middle)
-        for start in starts
-        for i in range(start, min(start + rest, len(keys)))
-    }
+    levelled = {i: level_light(keys[i], middle) for i in sorted(set().union(*stretches))}
     rests = []
-    for start in sorted(starts):
-        rows = ordered([levelled[i] for i in range(start, min(start + rest, len(keys)))])
+    for stretch in stretches:
+        rows = ordered([levelled[i] for i in stretch])
         last = len(rows) - 1
         rests.append((rows[round(last * 0.25)], rows[round(last * 0.75)]))
     return Background(middle, tuple(rests))
