@@ -50,6 +50,7 @@ def test_paths_are_relative_to_the_line_files_folder(tmp_path: Path, monkeypatch
     line = load_line(write(tmp_path, text))
     assert line.base == tmp_path
     assert line.sources[0].video == Path("/mnt/camera/b.mp4")
+    assert line.templates is not None
     assert line.templates.folder == tmp_path.parent / "crops"
 
 
