@@ -116,8 +116,8 @@ def main() -> None:
     page = f"""# Scaling with the length of the footage
 
 The bottle line's real footage, once and repeated end to end in one file; `labelmill annotate` in
-a process of its own, in a fresh workspace. Runs a length: {repetitions}, alternating; medians, of memory the largest.
-Load of the machine meanwhile, others' work included: {figures["load_average"]:.1f} (15 minutes).
+a process of its own, in a fresh workspace. Runs a length: {repetitions}, alternating; medians, of memory
+the largest. Load of the machine meanwhile, others' work included: {figures["load_average"]:.1f} (15 minutes).
 
 {lengths}
 
