@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runs import line_file, measure, report, start
+from benchmarks.reports import table
+from benchmarks.runs import EXAMPLE, measure, report, start
 
 SEED = 20260
 RERUNS = 3
@@ -105,11 +106,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        line = line_file(place)
-        cost = rerun_cost(line, place, arguments.repetitions)
+        cost = rerun_cost(EXAMPLE, place, arguments.repetitions)
         expected = digests(place / "w0")
         same = all(digests(place / f"w{number}") == expected for number in range(arguments.repetitions))
-        trials = kills(line, place, arguments.kills, cost["first_wall_s"], expected)
+        trials = kills(EXAMPLE, place, arguments.kills, cost["first_wall_s"], expected)
     identical = sum(trial["identical"] for trial in trials)
     figures = {
         **cost,
@@ -120,30 +120,35 @@ def main() -> None:
         "identical": identical,
         "load_average": os.getloadavg()[2],
     }
-    rows = "\n".join(
-        f"| {trial['killed_after_s']:.2f} | {trial['shard_files_left']} | {trial['computed_again']} "
-        f"| {'yes' if trial['identical'] else 'NO'} |"
-        for trial in trials
+    rows = table(
+        ["killed after, s", "shard files it left", "shards the rerun computed", "same bytes"],
+        [
+            [
+                f"{trial['killed_after_s']:.2f}",
+                trial["shard_files_left"],
+                trial["computed_again"],
+                "yes" if trial["identical"] else "NO",
+            ]
+            for trial in trials
+        ],
     )
-    page = f"""
-# Resuming
+    runs = arguments.repetitions
+    page = f"""# Resuming
 
-`labelmill annotate` on the bottle line's real footage, {cost["frames"]:,} frames in {cost["shards"]} shards, as whole
-processes: the interpreter's start and all imports count. Load of the machine meanwhile, others' work
-included: {figures["load_average"]:.1f} (15 minutes).
+`labelmill annotate` on the bottle line's real footage, {cost["frames"]:,} frames in
+{cost["shards"]} shards, as whole processes: the interpreter's start and all imports count.
+Load of the machine meanwhile, others' work included: {figures["load_average"]:.1f} (15 minutes).
 
-- First run: {cost["first_wall_s"]:.2f} s (CPU {cost["first_cpu_s"]:.2f} s), median of {arguments.repetitions}.
-- The same command again: {cost["second_wall_s"]:.2f} s (CPU {cost["second_cpu_s"]:.2f} s), median of
-  {arguments.repetitions * RERUNS}, alternating with the first runs; **{cost["computed_again"]} shards computed**.
-- Ratio: **{cost["wall_ratio"]:.1%}** of the wall time, {cost["cpu_ratio"]:.1%} of the CPU time; aim under 10 %.
-- Undisturbed runs in {arguments.repetitions} workspaces come to the same bytes: {"yes" if same else "NO"}.
-- Killed with SIGKILL and run again: **{identical} of {len(trials)}** come to the bytes of an undisturbed run, all
-  {len(expected)} files of `tables/`, `shards/` and `media/` compared by SHA-256.
+- First run: {cost["first_wall_s"]:.2f} s (CPU {cost["first_cpu_s"]:.2f} s), median of {runs}.
+- The same command again: {cost["second_wall_s"]:.2f} s (CPU {cost["second_cpu_s"]:.2f} s),
+  median of {runs * RERUNS}, alternating with the first runs; **{cost["computed_again"]} shards computed**.
+- Ratio: **{cost["wall_ratio"]:.1%}** of the wall time, {cost["cpu_ratio"]:.1%} of the CPU time;
+  aim under 10 %.
+- Undisturbed runs in {runs} workspaces come to the same bytes: {"yes" if same else "NO"}.
+- Killed with SIGKILL and run again: **{identical} of {len(trials)}** come to the bytes of an
+  undisturbed run, all {len(expected)} files of `tables/`, `shards/` and `media/` compared by SHA-256.
 
-| killed after, s | shard files it left | shards the rerun computed | same bytes |
-| --- | --- | --- | --- |
-{rows}
-"""
+{rows}"""
     report("resume", page, figures)
 
 

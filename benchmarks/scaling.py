@@ -14,7 +14,8 @@ import tempfile
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.runs import Measured, data, line_file, measure, report
+from benchmarks.reports import table
+from benchmarks.runs import EXAMPLE, Measured, data, measure, report
 
 TIMES = (1, 2, 5, 10)
 
@@ -47,13 +48,12 @@ def run(repetitions: int) -> dict[int, list[Measured]]:
     results: dict[int, list[Measured]] = {times: [] for times in TIMES}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        line = line_file(place)
         source = data() / "line" / "bottle-detection.mp4"
         videos = {times: repeated(source, place / f"{times}.mp4", times) for times in TIMES}
         for number in range(repetitions):
             for times, video in videos.items():
                 workspace = place / f"w{times}-{number}"
-                words = ("annotate", line, "--source", video, "--json", "-w", workspace)
+                words = ("annotate", EXAMPLE, "--source", video, "--json", "-w", workspace)
                 found = measure(*words)
                 results[times].append(found)
                 shutil.rmtree(workspace)
@@ -97,28 +97,35 @@ def main() -> None:
         "cpu_ms_per_further_frame": slopes,
         "load_average": os.getloadavg()[2],
     }
-    table = "\n".join(
-        f"| {row['times']} | {row['frames']:,} | {row['regions']:,} | {row['wall_s']:.1f} "
-        f"| {row['wall_ms_per_frame']:.2f} | {row['cpu_ms_per_frame']:.2f} | {row['peak_mib']:.0f} |"
-        for row in rows
+    lengths = table(
+        ["times", "frames", "regions", "wall, s", "wall ms a frame", "CPU ms a frame", "peak memory, MiB"],
+        [
+            [
+                row["times"],
+                f"{row['frames']:,}",
+                f"{row['regions']:,}",
+                f"{row['wall_s']:.1f}",
+                f"{row['wall_ms_per_frame']:.2f}",
+                f"{row['cpu_ms_per_frame']:.2f}",
+                f"{row['peak_mib']:.0f}",
+            ]
+            for row in rows
+        ],
     )
-    page = f"""
-# Scaling with the length of the footage
+    further = ", ".join(f"{slope:.2f}" for slope in slopes)
+    page = f"""# Scaling with the length of the footage
 
-The bottle line's real footage, once and repeated end to end in one file; `labelmill annotate` in a process of
-its own, in a fresh workspace. Runs a length: {repetitions}, alternating; medians, of memory the largest.
-Load of the machine meanwhile, others' work included: {figures["load_average"]:.1f} (15 minutes).
+The bottle line's real footage, once and repeated end to end in one file; `labelmill annotate` in
+a process of its own, in a fresh workspace. Runs a length: {repetitions}, alternating; medians, of memory
+the largest. Load of the machine meanwhile, others' work included: {figures["load_average"]:.1f} (15 minutes).
 
-| times | frames | regions | wall, s | wall ms a frame | CPU ms a frame | peak memory, MiB |
-| --- | --- | --- | --- | --- | --- | --- |
-{table}
+{lengths}
 
 - Peak memory at 10 times: **{figures["memory_ratio"]:.3f}** of that at once; aim at most 1.15.
 - Wall time a frame at 10 times: **{figures["wall_per_frame_ratio"]:.2f}** of that at once; CPU time:
   **{figures["cpu_per_frame_ratio"]:.2f}**. Start-up is included, which the longer footage spreads thinner.
-- CPU time of a further frame, from one length to the next: {", ".join(f"{slope:.2f}" for slope in slopes)} ms;
-  a straight line where these are alike.
-"""
+- CPU time of a further frame, from one length to the next: {further} ms; a straight line where these
+  are alike."""
     report("scaling", page, figures)
 
 

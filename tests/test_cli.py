@@ -384,7 +384,7 @@ def long_line(folder: Path) -> list[object]:
         folder,
         sources=[{"video": "long.mp4"}],
         selection={"repeats": False, "shard_frames": 4},
-        proposer={"kind": "motion", "history_frames": 8, "lookahead_frames": 0, "rest_frames": 16},
+        proposer={"kind": "motion", "history_frames": 64, "lookahead_frames": 0, "rest_frames": 16},
     )
     return ["annotate", folder / "line.yaml", "--json", "-w"]
 

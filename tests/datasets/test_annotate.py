@@ -148,6 +148,13 @@ def test_two_workspaces_come_to_the_same_bytes(place: Path) -> None:
     assert digests(place / "again") == digests(place / "w")
 
 
+def test_a_line_without_templates_leaves_everything_to_people(place: Path) -> None:
+    summary = run(place, "n", templates=None, proposer=BOXES)
+    assert summary["classes"] == []
+    assert summary["counts"]["review"] == 30
+    assert {row["reason"] for row in rows(place, "regions", "n")} == {"no templates yet"}
+
+
 def test_another_lambda_only_matches_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> Embeddings:
         raise AssertionError("nothing is to be encoded")

@@ -50,15 +50,18 @@ def changed(before: Plan, after: Plan) -> set[str]:
 
 
 def test_a_video_is_cut_into_shards_with_what_the_proposer_looks_at(place: Path) -> None:
-    settings = {"kind": "motion", "history_frames": 8, "lookahead_frames": 4, "rest_frames": 16}
-    plan = plan_of(place, proposer=settings)
-    assert [[ref.index for ref in shard.refs] for shard in plan.shards] == [
-        list(range(16)),
-        list(range(16, 32)),
-        list(range(32, 40)),
-    ]
+    write_video(place / "long.mp4", [moving_square(n % 40) for n in range(100)])
+    plan = plan_of(
+        place,
+        sources=[{"video": "long.mp4"}],
+        proposer={"kind": "motion", "history_frames": 64, "lookahead_frames": 4, "rest_frames": 16},
+        selection={"repeats": False, "shard_frames": 40},
+    )
+    own = [[ref.index for ref in shard.refs] for shard in plan.shards]
+    assert own == [list(range(40)), list(range(40, 80)), list(range(80, 100))]
+    assert [len(shard) for shard in plan.shards] == [40, 40, 20]
     seen = [[ref.index for ref in shard.slice.refs] for shard in plan.shards]
-    assert seen == [list(range(20)), list(range(8, 36)), list(range(24, 40))]
+    assert seen == [list(range(44)), list(range(84)), list(range(16, 100))]
     assert [shard.number for shard in plan.shards] == [0, 1, 2]
     assert len({key for shard in plan.shards for key in shard.keys.values()}) == 12
 
@@ -105,7 +108,7 @@ def test_sampling_names_other_frames(place: Path) -> None:
 
 
 def test_another_shard_size_recomputes_only_what_it_cuts_otherwise(place: Path) -> None:
-    settings = {"kind": "motion", "history_frames": 8, "lookahead_frames": 0, "rest_frames": 16}
+    settings = {"kind": "motion", "history_frames": 64, "lookahead_frames": 0, "rest_frames": 16}
     coarse = plan_of(place, proposer=settings, selection={"repeats": False, "shard_frames": 32})
     fine = plan_of(place, proposer=settings, selection={"repeats": False, "shard_frames": 16})
     assert coarse.shards[1].keys == fine.shards[2].keys
