@@ -108,7 +108,7 @@ def test_a_killed_training_goes_on_with_the_same_command(tmp_path: Path) -> None
 
     def run(out: str, step: int) -> int:
         command = [sys.executable, "-c", code, str(crops), str(tmp_path / out), str(step)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
         return subprocess.run(command, check=False, env=environment).returncode
 
     assert run("killed", 7) == -signal.SIGKILL
