@@ -1,0 +1,135 @@
+"""Value, groups and the contact sheet."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labelmill.annotators.review.contact_sheet import CELL_PX, contact_sheet, notice
+from labelmill.annotators.review.grouping import MAX_MEMBERS, group
+from labelmill.annotators.review.priority import NOVELTY, SCALE, Evidence, lot, values
+
+
+def unit(*degrees: float) -> np.ndarray:
+    angles = np.radians(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def expected(lead: float, nearest: float) -> float:
+    return (1 - NOVELTY) / (1 + np.exp(lead / SCALE)) + NOVELTY * (1 - nearest) / 2
+
+
+TEMPLATES = Evidence(unit(0, 90), ("a", "b"))
+COS = {degrees: float(np.cos(np.radians(degrees))) for degrees in (10, 30, 60, 80)}
+
+
+@pytest.mark.parametrize(
+    ("degrees", "label", "threshold", "lead", "nearest"),
+    [
+        (30, "a", -1.0, COS[30] - COS[60], COS[30]),  # the margin
+        (30, "b", -1.0, COS[60] - COS[30], COS[30]),  # the wrong label
+        (30, "a", 0.8, COS[30] - 0.8, COS[30]),  # λ is the nearer rival
+        (30, "NG", 0.9, 0.9 - COS[30], COS[30]),  # below λ
+        (45, "a", -1.0, 0.0, np.sqrt(0.5)),  # in the middle
+    ],
+)
+def test_value_follows_the_lead_over_the_nearest_rival(
+    degrees: float, label: str, threshold: float, lead: float, nearest: float
+) -> None:
+    (value,) = values(unit(degrees), [label], TEMPLATES, threshold)
+    assert value == pytest.approx(expected(lead, nearest), abs=1e-6)
+
+
+def test_a_decided_neighbour_settles_or_contradicts() -> None:
+    row = unit(40)
+    before = values(row, ["a"], TEMPLATES, -1.0)[0]
+    agreeing = Evidence(np.concatenate([TEMPLATES.rows, unit(41)]), ("a", "b", "a"))
+    against = Evidence(np.concatenate([TEMPLATES.rows, unit(41)]), ("a", "b", "b"))
+    assert values(row, ["a"], agreeing, -1.0)[0] < before < values(row, ["a"], against, -1.0)[0]
+
+
+def test_without_evidence_everything_is_new() -> None:
+    nothing = Evidence(np.zeros((0, 2), np.float32), ())
+    assert values(unit(0, 90), ["a", "NG"], nothing, 0.5) == pytest.approx(
+        [expected(-1.5, -1.0), expected(1.5, -1.0)], abs=1e-6
+    )
+
+
+def test_values_do_not_depend_on_the_block() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(5000, 3)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    labels = ["a" if number % 3 else "NG" for number in range(5000)]
+    evidence = Evidence(rows[:7], ("a", "b", "NG", "a", "b", "NG", "a"))
+    whole = values(rows, labels, evidence, 0.3)
+    assert whole[4900:] == pytest.approx(values(rows[4900:], labels[4900:], evidence, 0.3))
+    assert ((whole >= 0) & (whole <= 1)).all()
+
+
+def test_evidence_must_be_named() -> None:
+    with pytest.raises(ValueError, match="evidence rows must be"):
+        Evidence(unit(0), ())
+
+
+def test_lots_are_drawn_once_and_evenly() -> None:
+    drawn = [lot(f"region-{number}", 0) for number in range(2000)]
+    assert drawn == [lot(f"region-{number}", 0) for number in range(2000)]
+    assert abs(np.mean(drawn) - 0.5) < 0.03
+    assert drawn[0] != lot("region-0", 1)
+
+
+ROWS = unit(0, 2, 90, 92, 45)
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "leaders", "alone", "groups"),
+    [
+        ("aaaaa", [0, 1, 2, 3, 4], [], [], {0: [1], 2: [3], 4: []}),
+        ("aaaaa", [1, 0, 3, 2, 4], [], [], {1: [0], 3: [2], 4: []}),  # who comes first leads
+        ("abaaa", [0, 1, 2, 3, 4], [], [], {0: [], 1: [], 2: [3], 4: []}),  # one label a group
+        ("aaaaa", [0, 1, 2, 3, 4], [1, 0], [], {1: [], 0: [], 2: [3], 4: []}),  # who has a task keeps it
+        ("aaaaa", [0, 1, 2, 3, 4], [], [0], {0: [], 1: [], 2: [3], 4: []}),
+        ("aaaaa", [0, 1, 2, 3, 4], [0], [0], {0: [], 1: [], 2: [3], 4: []}),
+    ],
+)
+def test_groups(
+    labels: str, order: list[int], leaders: list[int], alone: list[int], groups: dict[int, list[int]]
+) -> None:
+    assert group(ROWS, labels, order, similarity=0.99, leaders=leaders, alone=alone) == groups
+
+
+def test_a_group_is_no_larger_than_its_picture() -> None:
+    rows = np.repeat(unit(0), 60, axis=0)
+    groups = group(rows, ["a"] * 60, range(60), similarity=0.9)
+    assert [len(members) for members in groups.values()] == [
+        MAX_MEMBERS,
+        MAX_MEMBERS,
+        60 - 2 * (MAX_MEMBERS + 1) - 1,
+    ]
+
+
+@given(st.integers(0, 10_000), st.floats(0.5, 1.0))
+def test_every_crop_is_asked_about_exactly_once(seed: int, similarity: float) -> None:
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 400))
+    rows = rng.normal(size=(count, 3)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    labels = [str(label) for label in rng.integers(0, 3, count)]
+    order = rng.permutation(count).tolist()
+    leaders = order[: count // 5]
+    groups = group(rows, labels, order, similarity=similarity, leaders=leaders, alone=order[5:9])
+    assert sorted([*groups, *(m for members in groups.values() for m in members)]) == list(range(count))
+    assert set(leaders) <= set(groups)
+    for leader, members in groups.items():
+        assert all(labels[member] == labels[leader] for member in members)
+        assert all(rows[member] @ rows[leader] >= similarity - 1e-5 for member in members)
+
+
+def test_a_contact_sheet_shows_every_crop() -> None:
+    crops = [np.full((10 + number, 30, 3), 10 * number, np.uint8) for number in range(7)]
+    sheet = contact_sheet(crops)
+    assert sheet.shape == (2 * (CELL_PX + 4) + 4, 5 * (CELL_PX + 4) + 4, 3)
+    assert sheet.dtype == np.uint8
+    assert notice("none").shape == (CELL_PX, 3 * CELL_PX, 3)
