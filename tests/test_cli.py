@@ -437,7 +437,9 @@ def test_two_runs_at_once(long_run: tuple[Path, list[object], dict[str, str]], t
     _, words, expected = long_run
     first = start(*words, tmp_path / "w")
     when_shards(tmp_path / "w", 1, first)
+    first.send_signal(signal.SIGSTOP)  # so that it does not finish before the second begins
     second = wait(start(*words, tmp_path / "w"))
+    first.send_signal(signal.SIGCONT)
     assert second.line.startswith(f"workspace {tmp_path / 'w'} is in use, got process {first.pid} on ")
     assert wait(first).code == 0
     assert digests(tmp_path / "w") == expected

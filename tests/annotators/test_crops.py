@@ -5,7 +5,43 @@ from typing import Any
 import numpy as np
 import pytest
 
-from labelmill.annotators.crops import stack_crops
+from labelmill.annotators.config import CropConfig
+from labelmill.annotators.crops import cut, stack_crops
+
+
+def coordinates(width: int = 20, height: int = 10) -> np.ndarray:
+    """A picture whose red is the column and green the row, so that a crop says where it was cut."""
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[..., 0], picture[..., 1] = np.arange(width)[None, :], np.arange(height)[:, None]
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("xyxy", "config", "left_top_right_bottom"),
+    [
+        ((2, 3, 6, 8), CropConfig(), (2, 3, 6, 8)),
+        ((2.25, 3.75, 5.25, 7.5), CropConfig(), (2, 3, 6, 8)),  # every pixel that the box touches
+        ((2, 3, 6, 8), CropConfig(margin=0.5), (0, 0, 8, 10)),
+        ((8, 2, 12, 4), CropConfig(square=True), (8, 1, 12, 5)),
+        ((8, 4, 10, 6), CropConfig(margin=0.5, square=True), (7, 3, 11, 7)),
+        ((-5, -5, 3, 3), CropConfig(), (0, 0, 3, 3)),
+        ((15, 5, 99, 99), CropConfig(), (15, 5, 20, 10)),
+        ((4, 4, 4, 4), CropConfig(), (4, 4, 5, 5)),  # at least a pixel
+        ((25, 15, 30, 20), CropConfig(), (19, 9, 20, 10)),
+        ((0, 0, 20, 10), CropConfig(margin=2, square=True), (0, 0, 20, 10)),
+    ],
+)
+def test_a_box_is_cut_out_with_its_margin_inside_the_frame(
+    xyxy: tuple[float, ...], config: CropConfig, left_top_right_bottom: tuple[int, ...]
+) -> None:
+    (crop,) = cut(coordinates(), np.array([xyxy], np.float32), config)
+    left, top = crop[0, 0, :2].tolist()
+    right, bottom = crop[-1, -1, :2].tolist()
+    assert (left, top, right + 1, bottom + 1) == left_top_right_bottom
+
+
+def test_no_boxes_no_crops() -> None:
+    assert cut(coordinates(), np.empty((0, 4), np.float32), CropConfig()) == []
 
 
 def test_squash_fills_the_square_and_pad_keeps_the_aspect_ratio() -> None:

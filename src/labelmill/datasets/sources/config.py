@@ -46,7 +46,8 @@ class SelectionConfig(Config):
         stride: Take every n-th frame.
         fps: Take so many frames a second instead; still images are all taken.
         repeats: Drop near-identical frames of a fixed camera; `false` keeps them.
-        shard_frames: Sampled frames in one shard, the unit of work.
+        shard_frames: Sampled frames in one shard, the unit of work. The first frame of a shard is never a
+            repeat, so that shards do not wait for each other.
     """
 
     stride: Annotated[int, Field(ge=1)] = 1

@@ -1,0 +1,88 @@
+"""`labelmill run` as a user starts it, with a Prefect server of its own: killed, refused, run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.conftest import make_bench
+from tests.test_cli import digests, long_line
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """No server to find, and a home of its own."""
+    found = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return found | {"PYTHONPATH": os.pathsep.join(sys.path), "PREFECT_HOME": str(tmp_path / "prefect")}
+
+
+def start(environment: dict[str, str], *words: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "labelmill.cli", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,  # so that the server of a killed run can be found and ended
+    )
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes whose whole group is ended after the test."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        process.wait(30)
+
+
+def test_a_killed_flow_run_goes_on(
+    tmp_path: Path, environment: dict[str, str], started: list[subprocess.Popen[str]]
+) -> None:
+    folder = make_bench(tmp_path / "line")
+    _, line, *_ = long_line(folder)
+    workspace = tmp_path / "w"
+
+    direct = start(environment, "annotate", line, "--json", "-w", tmp_path / "direct")
+    assert direct.communicate(timeout=120)[1] is not None
+    assert direct.returncode == 0
+    expected = digests(tmp_path / "direct")
+
+    first = start(environment, "run", line, "--json", "--no-publish", "-w", workspace)
+    started.append(first)
+    until = time.monotonic() + 150
+    while len(list((workspace / "shards" / "match").glob("[!.]*"))) < 3:
+        assert first.poll() is None, first.communicate()[1]
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGSTOP)  # it holds the lock, and does not finish meanwhile
+    second = start(environment, "annotate", line, "--json", "-w", workspace)
+    out, err = second.communicate(timeout=60)
+    assert (second.returncode, out) == (2, "")
+    assert err.startswith(f"labelmill: workspace {workspace} is in use, got process {first.pid} on ")
+    assert err.count("\n") == 1
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate(timeout=30)
+    assert not (workspace / "tables" / "summary.json").exists()
+
+    again = start(environment, "run", line, "--json", "--no-publish", "-w", workspace)
+    started.append(again)
+    out, err = again.communicate(timeout=200)
+    assert again.returncode == 0, err
+    shards = json.loads(out)["shards"]
+    assert shards["reused"] >= 3
+    assert shards["reused"] + shards["computed"] == 30
+    assert digests(workspace) == expected
