@@ -100,8 +100,8 @@ def test_a_killed_training_goes_on_with_the_same_command(tmp_path: Path) -> None
         "from pathlib import Path; from labelmill.training.classifiers.train import train_classifier; "
         "from labelmill.training.config import ClassifierConfig; "
         "from labelmill.training.inputs import read_crops; "
-        "config = ClassifierConfig(backbone='test_vit', pretrained=False, image_px=32, batch=8, epochs=3, "
-        "device='cpu'); step = int(sys.argv[3]); "
+        "config = ClassifierConfig(method='probe', backbone='test_vit', pretrained=False, image_px=32, "
+        "batch=8, epochs=3, device='cpu'); step = int(sys.argv[3]); "
         "die = lambda p: os.kill(os.getpid(), signal.SIGKILL) if p.done == step else None; "
         "train_classifier(read_crops(Path(sys.argv[1])), config, Path(sys.argv[2]), report=die)"
     )
