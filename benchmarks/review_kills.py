@@ -48,8 +48,13 @@ def push_round(case: Case, server: LabelStudioServer, after_s: float) -> dict[st
 
 
 def pull_round(
-    case: Case, server: LabelStudioServer, person: Annotator, said: dict[str, str], draw: random.Random, after_s: float
-) -> dict[str, Any]:  # fmt: skip
+    case: Case,
+    server: LabelStudioServer,
+    person: Annotator,
+    said: dict[str, str],
+    draw: random.Random,
+    after_s: float,
+) -> dict[str, Any]:
     fresh = [task for task in case.tasks() if task["data"]["region_id"] not in said][:40]
     for task in fresh:
         said[task["data"]["region_id"]] = draw.choice(["bar", "disc", "NG"])
@@ -64,6 +69,10 @@ def pull_round(
         "decisions": len(said),
         "right": right,
     }
+
+
+def said_of(holds: bool) -> str:
+    return "yes" if holds else "NO"
 
 
 def main() -> None:
@@ -98,25 +107,25 @@ def main() -> None:
         finally:
             server.down()
     hits, right = sum(r["hit"] for r in rounds), sum(r["right"] for r in rounds)
+    rows = [
+        f"| {number}, {r['what']} | {r['killed_after_s']} | {said_of(r['hit'])} | {said_of(r['right'])} |\n"
+        for number, r in enumerate(rounds, start=1)
+    ]
     text = f"""# Label Studio killed under push and pull
 
 `python -m benchmarks.review_kills` on {describe()}.
 
-{len(rounds)} times SIGKILL at a random moment of a push of {4 * IMAGES} tasks (10) or of a pull of 40 answers (10);
-{hits} fell before the end of the work, the others just after it. {right} of {len(rounds)} ended exactly right: every crop
-has one task with one prediction, every answer is one decision with its label, and another push adds nothing.
+{len(rounds)} times SIGKILL at a random moment of a push of {4 * IMAGES} tasks (10) or of a pull of 40 answers
+(10); {hits} fell before the end of the work, the others just after it. {right} of {len(rounds)} ended exactly
+right: every crop has one task with one prediction, every answer is one decision with its label, and
+another push adds nothing.
 
 | round | killed after, s | before the end | right |
 |---|---|---|---|
-""" + "".join(
-        f"| {number}, {r['what']} | {r['killed_after_s']} | {'yes' if r['hit'] else 'no'} | {'yes' if r['right'] else 'NO'} |\n"
-        for number, r in enumerate(rounds, start=1)
-    )
+""" + "".join(rows)
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "review_kills.md").write_text(text)
-    (RESULTS / "review_kills.json").write_text(
-        json.dumps({"machine": describe(), "rounds": rounds}, indent=1) + "\n"
-    )
+    (RESULTS / "review_kills.json").write_text(json.dumps({"rounds": rounds}, indent=1) + "\n")
     print(text)
 
 

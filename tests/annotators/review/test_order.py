@@ -18,7 +18,7 @@ def unit(*degrees: float) -> np.ndarray:
 
 
 def expected(lead: float, nearest: float) -> float:
-    return (1 - NOVELTY) / (1 + np.exp(lead / SCALE)) + NOVELTY * (1 - nearest) / 2
+    return float((1 - NOVELTY) / (1 + np.exp(lead / SCALE)) + NOVELTY * (1 - nearest) / 2)
 
 
 TEMPLATES = Evidence(unit(0, 90), ("a", "b"))
