@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from tests.footage import write_video
 
 from labelmill.datasets.catalogue import Catalogue
 from labelmill.datasets.plan import STAGES, Plan, make_plan
+from labelmill.datasets.sources.footage import Video
+from labelmill.datasets.sources.video import VideoIndex
 from labelmill.errors import SourceError, TemplateError, WeightsError
 from labelmill.line import load_line
 
@@ -246,6 +249,20 @@ def test_a_source_that_cannot_be_read_is_a_problem_of_the_plan(place: Path) -> N
         ),
         ("clip.mp4", None, "the same bytes as clip.mp4: taken once"),
     ]
+
+
+def test_a_plan_of_long_footage_is_small(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half an hour at 30 frames a second: what is kept of a frame are three numbers, not objects."""
+    frames = 54_000
+    index = VideoIndex(np.arange(frames), 1 / 30, np.arange(0, frames, 250))
+    video = Video(place / "clip.mp4", "clip.mp4", "0" * 64, index)
+    monkeypatch.setattr("labelmill.datasets.plan.open_footage", lambda *_: ([video], []))
+    tracemalloc.start()
+    plan = plan_of(place, selection={"repeats": False, "shard_frames": 512})
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert sum(len(shard) for shard in plan.shards) == frames
+    assert kept < 60 * frames
 
 
 def test_a_folder_of_videos_is_taken_by_name(place: Path) -> None:

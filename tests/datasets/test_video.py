@@ -302,3 +302,53 @@ def test_reading_streams(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert count == 200
     assert peak < 1 << 20
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi", "a.mpg", "a.webm"])
+def test_damage_anywhere_is_frames_or_a_reason(tmp_path: Path, name: str) -> None:
+    """A seeded sweep: bytes turned and ends cut off, often in the headers, where demuxers are led astray."""
+    codec = {"a.avi": "mpeg4", "a.mpg": "mpeg2video", "a.webm": "libvpx"}.get(name, "libx264")
+    path = clip(tmp_path, name, codec, {"g": "6"}, frames=12)
+    whole_file = path.read_bytes()
+    chance = random.Random(name)
+    opened = 0
+    for _ in range(40):
+        data = bytearray(whole_file)
+        for _ in range(chance.choice([1, 3, 20])):
+            reach = min(len(data), 900) if chance.random() < 0.5 else len(data)
+            data[chance.randrange(reach)] = chance.randrange(256)
+        if chance.random() < 0.2:
+            del data[chance.randrange(1, len(data)) :]
+        path.write_bytes(data)
+        try:
+            index = index_video(path)
+        except SourceError:
+            continue
+        opened += 1
+        assert len(whole(path, index)) == len(index.pts)
+        middle = len(index.pts) // 2
+        assert len(part(path, index, middle, len(index.pts))) == len(index.pts) - middle
+    assert opened > 3
+
+
+def test_tags_in_another_encoding_are_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "Strasse"
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height = 160, 96
+        for number in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(number), format="rgb24")))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+    assert data.count(b"Strasse") == 1
+    path.write_bytes(data.replace(b"Strasse", b"Stra\xdfe "))  # Latin-1
+    assert numbers(whole(path, index_video(path))) == [0, 1, 2]
+
+
+def test_an_unknown_codec(tmp_path: Path) -> None:
+    path = clip(tmp_path, "a.mp4", frames=3)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"avc1", b"zzz9").replace(b"avcC", b"zzzC"))
+    with pytest.raises(SourceError, match=r"a\.mp4 is of an unknown codec, expected what FFmpeg decodes"):
+        index_video(path)

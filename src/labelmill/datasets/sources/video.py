@@ -8,6 +8,7 @@ seconds, which would be off by one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ SUFFIXES = frozenset(
 )
 
 UNDECODABLE = "the picture could not be decoded"
+
+_DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)\s*$")
 
 _KEYS_TRIED = 8
 """Key frames before a target that are tried before all is read from the beginning."""
@@ -133,11 +136,10 @@ def _cut_off(stream: Any, stored: int, pts: npt.NDArray[np.int64], time_base_s: 
     if declared > stored:
         return f"the file ends after {stored} of the {declared} frames that it declares"
     # Matroska declares no count, but the length of each stream.
-    text = stream.metadata.get("DURATION", "")
+    text = _DURATION.match(stream.metadata.get("DURATION", ""))
     if declared or not text or len(pts) < 2:
         return ""
-    hours, minutes, seconds = (float(part) for part in text.split(":"))
-    declared_s = hours * 3600 + minutes * 60 + seconds
+    declared_s = int(text[1]) * 3600 + int(text[2]) * 60 + float(text[3])
     start_s = (stream.start_time or 0) * time_base_s
     end_s = float(pts[-1]) * time_base_s + (1 / float(stream.average_rate) if stream.average_rate else 0.0)
     if end_s < declared_s - 0.5 and end_s - start_s < declared_s - 0.5:
@@ -159,7 +161,8 @@ def _open(path: Path) -> Any:
     import av
 
     try:
-        container = av.open(str(path))
+        # Cameras write their tags in any encoding; none is needed for the pictures.
+        container = av.open(str(path), metadata_errors="replace")
     except av.error.FFmpegError as error:
         empty = path.is_file() and path.stat().st_size == 0
         reason = "an empty file" if empty else str(error.strerror).lower()
@@ -169,6 +172,11 @@ def _open(path: Path) -> Any:
     if not container.streams.video:
         container.close()
         raise SourceError(f"{path.name} has no video stream", do="take it out of `sources`")
+    if container.streams.video[0].codec_context is None:
+        container.close()
+        raise SourceError(
+            f"{path.name} is of an unknown codec", expected="what FFmpeg decodes", do="export it again"
+        )
     # One thread: with more, what a decoder makes of damaged data depends on their number and timing. Frames
     # are decoded ahead of the work anyway.
     container.streams.video[0].thread_type = "NONE"
