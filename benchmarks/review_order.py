@@ -235,11 +235,13 @@ def report(found: dict[str, Any]) -> str:
 `python -m benchmarks.review_order` on {found["machine"]}.
 
 {found["crops"]:,} real tool crops, MobileNetV2 embeddings, {TEMPLATES} templates a class, λ chosen by the
-templates ({median(found["lambda"]):.3f}); classes with fewer than {FEWEST} crops are NG. The queue holds all
-{found["queue"][0]:,} crops that are no template; the machine labels {median(found["start_accuracy"]):.1%} of them right.
-Medians of {found["draws"]} draws of templates. A decision changes the label of its crop, or of its group when it
-holds for all of it, and of nothing else: every wrong crop or group has to be found, and with single crops no
-order can need fewer decisions than there are wrong labels beyond the 1 %.
+templates ({median(found["lambda"]):.3f}); classes with fewer than {FEWEST} crops are NG. All
+{found["queue"][0]:,} crops that are no template are in the queue; the machine labels
+{median(found["start_accuracy"]):.1%} of them right. Medians of {found["draws"]} draws of templates.
+
+A decision changes the label of its crop, or of its group when it holds for all of it, and of nothing else:
+every wrong crop or group has to be found, and with single crops no order can need fewer decisions than
+there are wrong labels beyond the 1 %.
 
 | order | for 90 % | for 95 % | for 99 % | range at 99 % | of random |
 |---|---|---|---|---|---|
