@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from benchmarks.reports import table
 from benchmarks.runs import EXAMPLE, measure, report, start
 
@@ -99,28 +101,18 @@ def kills(
     return trials
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--kills", type=int, default=10)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        cost = rerun_cost(EXAMPLE, place, arguments.repetitions)
-        expected = digests(place / "w0")
-        same = all(digests(place / f"w{number}") == expected for number in range(arguments.repetitions))
-        trials = kills(EXAMPLE, place, arguments.kills, cost["first_wall_s"], expected)
-    identical = sum(trial["identical"] for trial in trials)
-    figures = {
-        **cost,
-        "files": len(expected),
-        "undisturbed_runs_identical": same,
-        "seed": SEED,
-        "trials": trials,
-        "identical": identical,
-        "load_average": os.getloadavg()[2],
-    }
-    rows = table(
+def finely_cut(folder: Path) -> Path:
+    """The same line with a fourth of the frames, in many small shards, so that kills find some finished."""
+    document = yaml.safe_load(EXAMPLE.read_text())
+    document["selection"] = {"repeats": False, "stride": 4, "shard_frames": 16}
+    document["proposer"] |= {"history_frames": 64, "lookahead_frames": 0, "rest_frames": 16}
+    path = folder / "fine.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def table_of(trials: list[dict[str, Any]]) -> str:
+    return table(
         ["killed after, s", "shard files it left", "shards the rerun computed", "same bytes"],
         [
             [
@@ -132,23 +124,60 @@ def main() -> None:
             for trial in trials
         ],
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--kills", type=int, default=10)
+    arguments = parser.parse_args()
     runs = arguments.repetitions
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        cost = rerun_cost(EXAMPLE, place, runs)
+        expected = digests(place / "w0")
+        same = all(digests(place / f"w{number}") == expected for number in range(runs))
+        coarse = kills(EXAMPLE, place, arguments.kills, cost["first_wall_s"], expected)
+        line = finely_cut(place)
+        undisturbed = measure("annotate", line, "--json", "-w", place / "fine")
+        fine = kills(line, place, arguments.kills, undisturbed.wall_s, digests(place / "fine"))
+    figures = {
+        **cost,
+        "files": len(expected),
+        "undisturbed_runs_identical": same,
+        "seed": SEED,
+        "kills": coarse,
+        "identical": sum(trial["identical"] for trial in coarse),
+        "fine_shards": undisturbed.document["shards"]["computed"],
+        "fine_kills": fine,
+        "fine_identical": sum(trial["identical"] for trial in fine),
+        "load_average": os.getloadavg()[2],
+    }
     page = f"""# Resuming
 
 `labelmill annotate` on the bottle line's real footage, {cost["frames"]:,} frames in
-{cost["shards"]} shards, as whole processes: the interpreter's start and all imports count.
-Load of the machine meanwhile, others' work included: {figures["load_average"]:.1f} (15 minutes).
+{cost["shards"]} shards, as whole processes: the interpreter's start and all imports count. Load of the machine meanwhile, others' work
+included: {figures["load_average"]:.1f} (15 minutes).
 
 - First run: {cost["first_wall_s"]:.2f} s (CPU {cost["first_cpu_s"]:.2f} s), median of {runs}.
-- The same command again: {cost["second_wall_s"]:.2f} s (CPU {cost["second_cpu_s"]:.2f} s),
-  median of {runs * RERUNS}, alternating with the first runs; **{cost["computed_again"]} shards computed**.
+- The same command again: {cost["second_wall_s"]:.2f} s (CPU {cost["second_cpu_s"]:.2f} s), median of
+  {runs * RERUNS}, alternating with the first runs; **{cost["computed_again"]} shards computed**.
 - Ratio: **{cost["wall_ratio"]:.1%}** of the wall time, {cost["cpu_ratio"]:.1%} of the CPU time;
   aim under 10 %.
 - Undisturbed runs in {runs} workspaces come to the same bytes: {"yes" if same else "NO"}.
-- Killed with SIGKILL and run again: **{identical} of {len(trials)}** come to the bytes of an
+- Killed with SIGKILL and run again: **{figures["identical"]} of {len(coarse)}** come to the bytes of an
   undisturbed run, all {len(expected)} files of `tables/`, `shards/` and `media/` compared by SHA-256.
+- The same with the line cut into {figures["fine_shards"]} small shards:
+  **{figures["fine_identical"]} of {len(fine)}**.
 
-{rows}"""
+## The line as it is
+
+{table_of(coarse)}
+
+## Cut into {figures["fine_shards"]} small shards
+
+{table_of(fine)}
+"""
     report("resume", page, figures)
 
 
