@@ -156,8 +156,8 @@ def main() -> None:
     page = f"""# Resuming
 
 `labelmill annotate` on the bottle line's real footage, {cost["frames"]:,} frames in
-{cost["shards"]} shards, as whole processes: the interpreter's start and all imports count. Load of the machine meanwhile, others' work
-included: {figures["load_average"]:.1f} (15 minutes).
+{cost["shards"]} shards, as whole processes: the interpreter's start and all imports count.
+Load of the machine meanwhile, others' work included: {figures["load_average"]:.1f} (15 minutes).
 
 - First run: {cost["first_wall_s"]:.2f} s (CPU {cost["first_cpu_s"]:.2f} s), median of {runs}.
 - The same command again: {cost["second_wall_s"]:.2f} s (CPU {cost["second_cpu_s"]:.2f} s), median of
