@@ -28,6 +28,7 @@ from labelmill.datasets.plan import STAGES, Plan, Shard
 from labelmill.datasets.prefetch import prefetch
 from labelmill.datasets.shards import ShardStore, embeddings_of, table_of
 from labelmill.errors import DamagedShardError
+from labelmill.memory import return_large_blocks
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def run_shard(shard: Shard, plan: Plan, makers: Makers, store: ShardStore, media
         WorkspaceError: The disk refuses.
         LabelmillError: A model or a template cannot be used.
     """
+    return_large_blocks()
     report = ShardReport()
     for attempt in range(len(STAGES) + 1):
         missing = shard.missing(store)
