@@ -32,6 +32,7 @@ FOLDER_VARIABLE = "LABELMILL_SERVICES"
 
 LOGIN = "labelmill@localhost"
 FIRST_PORT = 8080
+_PORT_S = 10.0
 START_PATIENCE_S = 600.0  # the first start takes about a minute on an idle machine, several on a busy one
 _STOP_PATIENCE_S = 20.0
 _SERVE = "/data/local-files/?d="
@@ -112,7 +113,8 @@ class LabelStudioServer:
     def _settle(self, access: Access | None, port: int | None) -> Access:
         """Choose the port, and make the secrets on the first start."""
         old = int(access.url.rpartition(":")[2]) if access else None
-        chosen = port or (old if old and _free(old) else None) or _first_free()
+        # A server that was killed lets go of its port a moment later, and its clients ask for it there.
+        chosen = port or (old if old and _free(old, patience_s=_PORT_S) else None) or _first_free()
         if not _free(chosen):
             raise ServiceError(f"port {chosen} of 127.0.0.1 is taken", do="name another with --port")
         url = f"http://127.0.0.1:{chosen}"
@@ -280,14 +282,19 @@ def answers(url: str, timeout_s: float = 5.0) -> bool:
         return False
 
 
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+def _free(port: int, patience_s: float = 0.0) -> bool:
+    deadline = time.monotonic() + patience_s
+    while True:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                if time.monotonic() >= deadline:
+                    return False
+            else:
+                return True
+        time.sleep(0.1)
 
 
 def _first_free() -> int:
