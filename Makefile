@@ -32,7 +32,7 @@ format: $(VENV)/.all ## put the code in form
 
 lock: $(VENV)/.uv ## resolve requirements.lock anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate --no-header \
-	  --no-emit-index-url --no-emit-find-links --upgrade pyproject.toml --output-file requirements.lock
+	  --upgrade pyproject.toml --output-file requirements.lock
 
 clean: ## remove the environment
 	rm -rf $(VENV)
