@@ -41,7 +41,8 @@ def read_image(path: Path) -> Image | str:
             warnings.simplefilter("ignore")
             with Pillow.open(path) as opened:
                 return _rgb(ImageOps.exif_transpose(opened))
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, ImportError):
+        # ultralytics, once imported, has Pillow try HEIF through a package that need not be installed.
         return "the content is no image"
     except Pillow.DecompressionBombError:
         return "the header declares an absurd size"
