@@ -25,9 +25,6 @@ def sample(footage: Footage, config: SelectionConfig) -> npt.NDArray[np.int64]:
         Positions in the footage, strictly increasing, shape (n,), int64.
     """
     if config.fps is not None and footage.fps_applies:
-        seconds = footage.timestamps_s()
-        if len(seconds) < 2 or config.fps * (seconds[-1] - seconds[0]) >= len(seconds) - 1:
-            return np.arange(len(footage), dtype=np.int64)  # no slower than the camera: every frame
         # A tenth of an interval absorbs what timestamps are off: Matroska rounds them to a millisecond, at
         # 29.97 frames/s a thirty-third of an interval, and cameras jitter.
         interval = np.floor(footage.timestamps_s() * config.fps + 0.1)

@@ -231,7 +231,7 @@ def _picture(root: Path, path: Path, class_count: int) -> Picture:
             width, height = image.size
             if image.getexif().get(0x0112) in _TURNED:
                 width, height = height, width
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, ImportError, OSError) as error:  # ImportError: see images.read_image
         raise TrainingError(
             f"picture {path} cannot be read",
             got=error,
