@@ -12,10 +12,9 @@ import os
 import socket
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -25,23 +24,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labelmill.datasets.mongod import Client, crashed_before
+from labelmill.datasets import database
+from labelmill.datasets.database import answering, answers, database_uri
+from labelmill.datasets.mongod import crashed_before
+from labelmill.datasets.versions import mirror
 from labelmill.datasets.versions.content import flat_array
-from labelmill.datasets.versions.documents import DETECTION_FIELDS, FIELDS, detections, documents
+from labelmill.datasets.versions.documents import DETECTION_FIELDS, FIELDS, INFO_KEY, detections, documents
 from labelmill.datasets.versions.looks import add_maps, before_field, dress, save_comparison
 from labelmill.datasets.versions.manifest import Manifest
 from labelmill.datasets.versions.pull.choose import Item
 from labelmill.datasets.versions.show import Comparison, Shown
 from labelmill.datasets.versions.store import Version
 from labelmill.datasets.workspace import Workspace
-from labelmill.errors import ServiceError, VersionError
+from labelmill.errors import VersionError
+from labelmill.files import digest_text
 
 Progress = Callable[[int, int, str], None]
 
 _UNFINISHED = "labelmill-unfinished-"
-_KEY = "labelmill"
-_EMBEDDED_URI = "LABELMILL_EMBEDDED_URI"
-_TRIES = 10
 _WRITERS = 2
 """Batches on their way to the server at once, while the next one is made."""
 
@@ -50,8 +50,6 @@ _ENVIRONMENT = {
     "FIFTYONE_DATABASE_VALIDATION": "false",  # the wheel's mongod is older than FiftyOne likes, and works
     "FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS": "false",
 }
-
-_client: Client | None = None
 
 
 class Window:
@@ -81,16 +79,21 @@ class Window:
         """
         return _connect(self.folder)
 
+    @property
+    def _unfinished(self) -> str:
+        """How names of this workspace's half-made datasets begin; also in a database that others use."""
+        return f"{_UNFINISHED}{digest_text(str(self.workspace.root), hex_digits=12)}-"
+
     def names(self) -> list[str]:
         """The versions' FiftyOne datasets that exist."""
-        with _answering():
+        with answering():
             return [name for name in self.fo.list_datasets() if not name.startswith(_UNFINISHED)]
 
     def identity(self, name: str) -> dict[str, Any] | None:
         """What a FiftyOne dataset says it shows: manifest digest and workspace; None where there is none."""
-        with _answering():
+        with answering():
             document = self._database.datasets.find_one({"name": name}, {"info": 1})
-        return None if document is None else dict((document.get("info") or {}).get(_KEY, {}))
+        return None if document is None else dict((document.get("info") or {}).get(INFO_KEY, {}))
 
     @property
     def _database(self) -> Any:
@@ -114,13 +117,13 @@ class Window:
             ServiceError: The database does not answer.
         """
         manifest = shown.manifest
-        with _answering():
+        with answering():
             self._sweep()
             self._may_take(manifest)
-            dataset = self.fo.Dataset(f"{_UNFINISHED}{manifest.window_name}-{os.getpid()}")
+            dataset = self.fo.Dataset(f"{self._unfinished}{manifest.window_name}")
             try:
                 _declare(self.fo, dataset)
-                dataset.info = {_KEY: {"version": manifest.name, "workspace": str(self.workspace.root)}}
+                dataset.info = {INFO_KEY: {"version": manifest.name, "workspace": str(self.workspace.root)}}
                 dataset.save()
                 self._insert(dataset, shown.frames, shown.regions, progress)
                 dress(self.fo, dataset, shown)
@@ -147,7 +150,7 @@ class Window:
         from pymongo import UpdateOne
 
         field = before_field(comparison)
-        with _answering():
+        with answering():
             _declare_regions(self.fo, dataset, field, f"Labels of {comparison.name}, where they changed")
             place = pc.index_in(comparison.before["frame_id"], value_set=flat_array(frames["frame_id"]))
             before = comparison.before.filter(place.is_valid())  # the rest stood on frames that are gone
@@ -173,7 +176,7 @@ class Window:
             version: The version; FiftyOne must have it.
             splits: Which frames.
         """
-        with tempfile.TemporaryDirectory(prefix="labelmill-") as folder, _answering():
+        with tempfile.TemporaryDirectory(prefix="labelmill-") as folder, answering():
             view = self.load(version.manifest)
             if set(splits) != set(version.frames["split"].to_pylist()):  # saved views go with the whole only
                 view = view.match(self.fo.ViewField("split").is_in(splits))
@@ -192,38 +195,9 @@ class Window:
             path = self.workspace.media.path(digest)
             yield Item(path.relative_to(self.workspace.root).as_posix(), media=digest)
 
-    def differences(self, manifest: Manifest, frames: pa.Table, regions: pa.Table) -> list[str] | None:
-        """Find samples that FiftyOne shows otherwise than the version says; without importing FiftyOne.
-
-        Tags, views and fields that people added are theirs, and no difference.
-
-        Args:
-            manifest: The version.
-            frames: Its frames.
-            regions: Its regions.
-
-        Returns:
-            Frame ids, sorted; None where FiftyOne does not have the version.
-        """
-        from pymongo import MongoClient
-
-        with _answering():
-            client: Any = MongoClient(_database_uri(self.folder))
-            database = client[os.environ.get("FIFTYONE_DATABASE_NAME", "fiftyone")]
-            found = database.datasets.find_one({"name": manifest.window_name})
-            if found is None:
-                return None
-            keys = ("_id", "filepath", *FIELDS, "regions")
-            samples = database[found["sample_collection_name"]]
-            stored = {sample["_id"]: sample for sample in samples.find({}, dict.fromkeys(keys, 1))}
-            client.close()
-        different: list[str] = []
-        for batch in documents(frames, regions, self.workspace.media, None, datetime.now(UTC)):
-            for document in batch:
-                expected = {key: document[key] for key in keys}
-                if _content(stored.pop(document["_id"], {})) != _content(expected):
-                    different.append(document["frame_id"])
-        return sorted([*different, *(str(name) for name in stored)])
+    def shows(self, manifest: Manifest, digest: str) -> bool:
+        """Whether FiftyOne has this very version."""
+        return mirror.shows(self.folder, manifest, digest)
 
     def reveal(self, dataset: Any, manifest: Manifest, digest: str) -> None:
         """Give a staged dataset the version's name, in place of an earlier one of this workspace.
@@ -233,9 +207,9 @@ class Window:
             manifest: The version.
             digest: The version's identity.
         """
-        with _answering():
+        with answering():
             dataset.info = {
-                _KEY: {
+                INFO_KEY: {
                     "version": manifest.name,
                     "digest": digest,
                     "parent": manifest.parent.digest if manifest.parent else None,
@@ -261,9 +235,10 @@ class Window:
         ours.update_one({"_id": "flush"}, {"$inc": {"times": 1}}, upsert=True)
 
     def discard(self, dataset: Any) -> None:
-        """Remove a staged dataset, if the database still answers."""
+        """Remove a staged dataset, if the database still answers; else the next `stage` does."""
         with suppress(Exception):
-            dataset.delete()
+            if answers(self.folder):
+                dataset.delete()
 
     def load(self, manifest: Manifest) -> Any:
         """The FiftyOne dataset of a version.
@@ -271,7 +246,7 @@ class Window:
         Raises:
             VersionError: The database does not have it.
         """
-        with _answering():
+        with answering():
             if self.identity(manifest.window_name) is None:
                 raise VersionError(
                     f"FiftyOne has no dataset {manifest.window_name}",
@@ -310,7 +285,7 @@ class Window:
 
     def _sweep(self) -> None:
         """Remove what killed publishers of this workspace left; its lock says that none is at work."""
-        ours = {"name": {"$regex": f"^{_UNFINISHED}"}, "info.labelmill.workspace": str(self.workspace.root)}
+        ours = {"name": {"$regex": f"^{self._unfinished}"}}
         for document in list(self._database.datasets.find(ours, {"name": 1})):
             self.fo.delete_dataset(document["name"])
 
@@ -350,13 +325,6 @@ def _listens(port: int) -> bool:
         return False
 
 
-def _content(sample: dict[str, Any]) -> dict[str, Any]:
-    """A sample document without the tags that people give to regions."""
-    regions = (sample.get("regions") or {}).get("detections", [])
-    stripped = [{key: value for key, value in region.items() if key != "tags"} for region in regions]
-    return {**sample, "regions": stripped}
-
-
 def _declare(fo: Any, dataset: Any) -> None:
     """Declare the schema in few writes; FiftyOne's own way costs one and a reload for every field."""
     dataset.media_type = "image"
@@ -380,58 +348,19 @@ def _connect(folder: Path) -> Any:
     """Import FiftyOne on the right database, or move it there."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    uri = _database_uri(folder)
-    with _answering():
+    uri = database_uri(folder)
+    with answering():
         import fiftyone as fo
-        import fiftyone.core.odm.database as database
+        import fiftyone.core.odm.database as odm
 
         logging.getLogger("fiftyone").setLevel(logging.ERROR)  # it advises of its hosted edition and mongod
-        if database._client is None or fo.config.database_uri != uri:
+        if odm._client is None or fo.config.database_uri != uri:
             _disconnect()
             fo.config.database_uri = uri
-            database.establish_db_conn(fo.config)
-        if _client is not None and crashed_before(folder):
-            _recount(database.get_db_conn())
+            odm.establish_db_conn(fo.config)
+        if crashed_before(folder):
+            _recount(odm.get_db_conn())
         return fo
-
-
-def _database_uri(folder: Path) -> str:
-    """The database to use, started if it is the embedded one of a folder."""
-    global _client
-
-    uri = os.environ.get("FIFTYONE_DATABASE_URI")
-    if uri is not None and uri != os.environ.get(_EMBEDDED_URI):
-        return uri
-    if _client is not None and _client.folder != folder:  # the one in use, or inherited from a parent process
-        _disconnect()
-        _client.close()
-        _client = None
-    _client = _client or Client(folder)
-    for _ in range(_TRIES):
-        uri = _client.connect()
-        if _pings(uri):
-            os.environ["FIFTYONE_DATABASE_URI"] = os.environ[_EMBEDDED_URI] = uri
-            return uri
-        time.sleep(0.2)  # a server that was just killed still accepts for a moment
-    raise ServiceError(
-        "the embedded database does not answer",
-        got=f"nothing from {_client.folder}",
-        do="see its mongod.log, or set FIFTYONE_DATABASE_URI to a MongoDB server",
-    )
-
-
-def _pings(uri: str) -> bool:
-    from pymongo import MongoClient
-    from pymongo.errors import PyMongoError
-
-    client: Any = MongoClient(uri)
-    try:
-        client.admin.command("ping")
-    except PyMongoError:
-        return False
-    finally:
-        client.close()
-    return True
 
 
 def _recount(database: Any) -> None:
@@ -453,34 +382,17 @@ def _disconnect() -> None:
     if "fiftyone" not in sys.modules:
         return
     import fiftyone as fo
-    import fiftyone.core.odm.database as database
+    import fiftyone.core.odm.database as odm
     import fiftyone.factory.repo_factory as repositories
 
-    database._disconnect()
-    database._connection_kwargs.clear()
+    for client in (odm._client, *odm.mongoengine.connection._connections.values()):
+        if client is not None:
+            client._topology.pop_all_sessions()  # else closing waits for a server that may be gone
+    odm._disconnect()
+    odm._connection_kwargs.clear()
     repositories._db = None
     repositories.RepositoryFactory.repos.clear()
     fo.Dataset._instances.clear()
 
 
-@contextmanager
-def _answering() -> Iterator[None]:
-    """Turn a database that is gone into one clear line.
-
-    Raises:
-        ServiceError: The database does not answer, or refuses.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not (
-            isinstance(error, ConnectionError)
-            or type(error).__module__.startswith(("pymongo", "mongoengine"))
-        ):
-            raise
-        raise ServiceError(
-            "the FiftyOne database does not answer",
-            got=str(error).split(",")[0][:200],
-            expected="a running MongoDB server",
-            do="run the command again; published versions are files and are not touched by this",
-        ) from error
+database.before_leaving.append(_disconnect)

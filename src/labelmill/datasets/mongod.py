@@ -88,7 +88,7 @@ class Client:
             with (self.folder / "starting").open("a") as starting:
                 fcntl.flock(starting, fcntl.LOCK_EX)
                 port = running_port(self.folder) or self._start()
-        return f"mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=5000&connectTimeoutMS=5000"
+        return f"mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=3000&connectTimeoutMS=3000"
 
     def close(self) -> None:
         """Give up this process's share; the server stops when nobody else has one."""
@@ -245,7 +245,7 @@ def _stop_orphan(data: Path) -> bool:
 
 def _answers(port: int) -> bool:
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1):
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
             return True
     except OSError:
         return False

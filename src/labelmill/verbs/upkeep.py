@@ -52,10 +52,10 @@ def verify(
 
 
 def _shown(workspace: Any, version: Any) -> dict[str, Any]:
-    from labelmill.datasets.fiftyone_window import Window
+    from labelmill.datasets.versions.mirror import differences
 
     name = version.manifest.name
-    different = Window(workspace).differences(version.manifest, version.frames, version.regions)
+    different = differences(workspace, workspace.root / "fiftyone", version)
     if different is None:
         return {"state": f"not there; labelmill restore {name} shows it"}
     if different:

@@ -20,6 +20,7 @@ from labelmill.datasets import mongod
 from labelmill.datasets.fiftyone_window import Window
 from labelmill.datasets.versions.config import DatasetConfig
 from labelmill.datasets.versions.documents import VOLATILE
+from labelmill.datasets.versions.mirror import differences
 from labelmill.datasets.versions.publish import Published, publish
 from labelmill.datasets.versions.pull.pull import Format, pull
 from labelmill.datasets.versions.restore import restore
@@ -306,7 +307,7 @@ def test_restore_after_the_loss_of_the_database(tmp_path: Path) -> None:
     window = Window(run.workspace)
     expected = documents_of(window.load(second.manifest))
     window.fo.delete_datasets("*")
-    assert window.differences(second.manifest, second.frames, second.regions) is None
+    assert differences(run.workspace, window.folder, second) is None
     with pytest.raises(VersionError, match="no dataset bench-v2; run labelmill restore bench@v2"):
         window.load(second.manifest)
     with run.workspace.lock():
@@ -315,7 +316,7 @@ def test_restore_after_the_loss_of_the_database(tmp_path: Path) -> None:
     assert window.names() == ["bench-v1", "bench-v2"]
     assert documents_of(window.load(second.manifest)) == expected
     assert "changed since v1" in window.load(second.manifest).list_saved_views()
-    assert window.differences(second.manifest, second.frames, second.regions) == []
+    assert differences(run.workspace, window.folder, second) == []
 
 
 def test_what_people_do_in_fiftyone_is_told_apart_from_its_rows(tmp_path: Path) -> None:
@@ -326,16 +327,16 @@ def test_what_people_do_in_fiftyone_is_told_apart_from_its_rows(tmp_path: Path) 
     dataset.limit(3).tag_samples("look again")
     dataset.limit(3).tag_labels("look again")
     dataset.add_sample_field("mine", window.fo.IntField)
-    assert window.differences(version.manifest, version.frames, version.regions) == []
+    assert differences(run.workspace, window.folder, version) == []
     sample = dataset.match(window.fo.ViewField("regions.detections").length() > 0).first()
     sample.regions.detections[0].label = "edited"
     sample.save()
-    assert window.differences(version.manifest, version.frames, version.regions) == [sample.frame_id]
+    assert differences(run.workspace, window.folder, version) == [sample.frame_id]
     dataset.delete_samples([sample.id])
-    assert window.differences(version.manifest, version.frames, version.regions) == [sample.frame_id]
+    assert differences(run.workspace, window.folder, version) == [sample.frame_id]
     with run.workspace.lock():
         restore(run.workspace, version, window, lambda *_: None)
-    assert window.differences(version.manifest, version.frames, version.regions) == []
+    assert differences(run.workspace, window.folder, version) == []
 
 
 def test_any_two_versions_are_compared_in_fiftyone(tmp_path: Path) -> None:

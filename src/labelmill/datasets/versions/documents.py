@@ -55,6 +55,9 @@ DETECTION_FIELDS = {
 }
 """Attributes of a region beside FiftyOne's own (label, bounding_box, confidence)."""
 
+INFO_KEY = "labelmill"
+"""Where a FiftyOne dataset's info says which version it shows."""
+
 VOLATILE = ("_dataset_id", "created_at", "last_modified_at")
 """Keys that differ between two writings of the same sample."""
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from labelmill import __version__
 from labelmill.datasets.tables import FRAMES as RUN_FRAMES
 from labelmill.datasets.tables import NG
 from labelmill.datasets.tables import REGIONS as RUN_REGIONS
@@ -22,34 +19,17 @@ from labelmill.datasets.versions.config import DatasetConfig
 from labelmill.datasets.versions.content import flat_array, version_tables
 from labelmill.datasets.versions.frames import Cut, FrameImages, missing_crops, recut_crops, store_frames
 from labelmill.datasets.versions.gate import find_leaks, read_assignments, refuse
-from labelmill.datasets.versions.manifest import FORMAT, Lineage, Manifest, Parent, Reviewer, Rows, Source
-from labelmill.datasets.versions.show import Shown, gather
+from labelmill.datasets.versions.ledger import code_version, counts, reviewers
+from labelmill.datasets.versions.manifest import FORMAT, Lineage, Manifest, Parent, Rows, Source
+from labelmill.datasets.versions.restore import restore
+from labelmill.datasets.versions.show import Progress, Window, gather
 from labelmill.datasets.versions.similar import load_embeddings
 from labelmill.datasets.versions.splits import assign, class_crops
 from labelmill.datasets.versions.store import Version, VersionStore
-from labelmill.datasets.versions.tables import ASIDE, DECISIONS, FRAMES, DecidedBy, rows_digest, write_table
+from labelmill.datasets.versions.tables import ASIDE, DECISIONS, FRAMES, rows_digest, write_table
 from labelmill.datasets.workspace import Workspace
-from labelmill.errors import VersionError
+from labelmill.errors import ServiceError, VersionError
 from labelmill.files import digest_bytes, digest_file, digest_text, disk_errors
-
-Progress = Callable[[int, int, str], None]
-"""Called with what is done, its total, and what it is."""
-
-
-class Window(Protocol):
-    """The database that people look into; `fiftyone_window.Window` is the one."""
-
-    def stage(self, shown: Shown, progress: Progress) -> Any:
-        """Write the version under a name that is no version's."""
-        ...
-
-    def reveal(self, staged: Any, manifest: Manifest, digest: str) -> None:
-        """Give the staged dataset its name."""
-        ...
-
-    def discard(self, staged: Any) -> None:
-        """Remove a staged dataset."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -127,6 +107,8 @@ def publish(
     content = digest_text("version", *classes, rows_digest(frames), rows_digest(regions))
     for version in reversed(earlier):
         if version.manifest.content_digest == content:
+            if window and not window.shows(version.manifest, version.digest):
+                restore(workspace, version, window, progress)
             return Published(version, created=False)
     with store.staging(name) as staging:
         with disk_errors(workspace.root):
@@ -160,7 +142,14 @@ def publish(
                 window.discard(staged)
             raise
     if window:
-        window.reveal(staged, version.manifest, version.digest)
+        try:
+            window.reveal(staged, version.manifest, version.digest)
+        except ServiceError as error:
+            raise ServiceError(
+                f"{version.manifest.name} is published, but FiftyOne does not show it yet",
+                got=error.line,
+                do=f"run labelmill restore {version.manifest.name}",
+            ) from error
     return Published(version, created=True)
 
 
@@ -247,17 +236,6 @@ def read_run(workspace: Workspace) -> tuple[pa.Table, pa.Table, pa.Table | None]
     )
 
 
-def counts(frames: pa.Table, regions: pa.Table) -> dict[str, dict[str, int]]:
-    """Regions by split and label, and frames by split under "frames"."""
-    splits = frames["split"].to_pylist()
-    split_of = dict(zip(frames["frame_id"].to_pylist(), splits, strict=True))
-    found: dict[str, Counter[str]] = {split: Counter() for split in sorted(set(splits))}
-    for name, label in zip(regions["frame_id"].to_pylist(), regions["label"].to_pylist(), strict=True):
-        found[split_of[name]][label] += 1
-    by_split = {split: dict(sorted(counter.items())) for split, counter in found.items()}
-    return {**by_split, "frames": dict(sorted(Counter(splits).items()))}
-
-
 def _write(path: Path, table: pa.Table) -> Rows:
     write_table(path, table)
     return Rows(
@@ -281,39 +259,3 @@ def _lineage(origin: Origin, frames: pa.Table, regions: pa.Table) -> Lineage:
         code=code_version(),
         flow_run=origin.flow_run,
     )
-
-
-def reviewers(regions: pa.Table) -> list[Reviewer]:
-    """Who decided how many of these regions, and when."""
-    theirs = regions.filter(pc.equal(regions["decided_by"], DecidedBy.PERSON.value)).to_pylist()
-    ledger = []
-    for annotator in sorted({row["annotator"] for row in theirs}):
-        rows = [row for row in theirs if row["annotator"] == annotator]
-        at = sorted(row["decided_at"] for row in rows)
-        ledger.append(
-            Reviewer(
-                annotator=annotator,
-                decisions=len(rows),
-                changed=sum(
-                    row["label"] != row["machine_label"] or row["machine_xyxy"] is not None for row in rows
-                ),
-                first_at=at[0].isoformat(),
-                last_at=at[-1].isoformat(),
-                seconds=round(sum(row["seconds"] or 0.0 for row in rows), 3),
-            )
-        )
-    return ledger
-
-
-def code_version() -> str:
-    """Labelmill's version and, where it runs from a checkout, its commit."""
-    root = Path(__file__).parents[4]
-    if not (root / ".git").exists():
-        return __version__
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return __version__
-    return f"{__version__} ({found.stdout.strip()})" if found.returncode == 0 else __version__

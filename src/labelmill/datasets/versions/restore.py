@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from labelmill.datasets.versions.publish import Progress, Window
-from labelmill.datasets.versions.show import gather
+from labelmill.datasets.versions.show import Progress, Window, gather
 from labelmill.datasets.versions.store import Version, VersionStore
 from labelmill.datasets.versions.verify import verify
 from labelmill.datasets.workspace import Workspace

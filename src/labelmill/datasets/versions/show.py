@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,10 @@ from labelmill.datasets.workspace import Workspace
 
 _SHOWN_DIM = 64
 """Components of the similarity index in FiftyOne: it keeps them as text in one document."""
+
+
+Progress = Callable[[int, int, str], None]
+"""Called with what is done, its total, and what it is."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,26 @@ class Shown:
         """λ of the run."""
         value: Any = self.manifest.lineage.run.get("lambda")
         return float(value) if isinstance(value, int | float) else None
+
+
+class Window(Protocol):
+    """The database that people look into; `fiftyone_window.Window` is the one."""
+
+    def shows(self, manifest: Manifest, digest: str) -> bool:
+        """Whether it has this very version."""
+        ...
+
+    def stage(self, shown: Shown, progress: Progress) -> Any:
+        """Write the version under a name that is no version's."""
+        ...
+
+    def reveal(self, staged: Any, manifest: Manifest, digest: str) -> None:
+        """Give the staged dataset its name."""
+        ...
+
+    def discard(self, staged: Any) -> None:
+        """Remove a staged dataset."""
+        ...
 
 
 def gather(

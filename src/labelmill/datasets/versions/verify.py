@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from labelmill.datasets.versions.ledger import counts
 from labelmill.datasets.versions.manifest import Rows
-from labelmill.datasets.versions.publish import counts
 from labelmill.datasets.versions.store import Version
 from labelmill.datasets.versions.tables import rows_digest
 from labelmill.datasets.workspace import Workspace
