@@ -90,8 +90,8 @@ def verdicts(**labels: str) -> Verdicts:
 ALONE = ReviewConfig(group_similarity=1.01, audit_share=0)
 
 
-def asked(found: Material, said: Verdicts, review: ReviewConfig, **tasks: list[str]) -> list[str]:
-    chosen = choose(found, said, review, tasks.get("asked", []), tasks.get("open", []))
+def asked(found: Material, said: Verdicts, review: ReviewConfig, open_: tuple[str, ...] = ()) -> list[str]:
+    chosen = choose(found, said, review, dict.fromkeys(open_, ()), open_)
     return [f"r{ask.row}" for ask in chosen]
 
 
@@ -112,25 +112,25 @@ def test_a_full_queue_keeps_what_is_open() -> None:
     found = material([10, 44, 62, 30], ["review"] * 4)
     review = ALONE.model_copy(update={"max_queue": 2})
     assert asked(found, verdicts(), review) == ["r1", "r3"]
-    assert asked(found, verdicts(), review, asked=["r0"], open=["r0"]) == ["r1", "r0"]
+    assert asked(found, verdicts(), review, open_=("r0",)) == ["r1", "r0"]
 
 
 def test_a_share_of_the_rest_is_audited_once_and_for_all() -> None:
     found = material([10.0] * 2000, ["accepted", "ng"] * 1000)
     review = ReviewConfig(audit_share=0.05)
-    chosen = choose(found, verdicts(), review, [], [])
+    chosen = choose(found, verdicts(), review, {}, [])
     assert 70 <= len(chosen) <= 130
     assert all(ask.audit and not ask.members for ask in chosen)
-    assert chosen == choose(found, verdicts(), review, [], [])
+    assert chosen == choose(found, verdicts(), review, {}, [])
     assert asked(found, verdicts(), ALONE) == []
 
 
 def test_groups_are_offered_with_the_leader_that_has_a_task() -> None:
     found = material([44, 43, 10], ["review"] * 3)
     review = ALONE.model_copy(update={"group_similarity": 0.99})
-    (first, *_) = choose(found, verdicts(), review, [], [])
+    (first, *_) = choose(found, verdicts(), review, {}, [])
     assert (first.row, first.members) == (0, (1,))
-    found_again = choose(found, verdicts(), review, ["r1"], ["r1"])
+    found_again = choose(found, verdicts(), review, {"r1": []}, ["r1"])
     assert [(ask.row, ask.members) for ask in found_again if ask.members] == [(1, (0,))]
 
 

@@ -84,20 +84,29 @@ ROWS = unit(0, 2, 90, 92, 45)
 
 
 @pytest.mark.parametrize(
-    ("labels", "order", "leaders", "alone", "groups"),
+    ("labels", "order", "prior", "alone", "groups"),
     [
-        ("aaaaa", [0, 1, 2, 3, 4], [], [], {0: [1], 2: [3], 4: []}),
-        ("aaaaa", [1, 0, 3, 2, 4], [], [], {1: [0], 3: [2], 4: []}),  # who comes first leads
-        ("abaaa", [0, 1, 2, 3, 4], [], [], {0: [], 1: [], 2: [3], 4: []}),  # one label a group
-        ("aaaaa", [0, 1, 2, 3, 4], [1, 0], [], {1: [], 0: [], 2: [3], 4: []}),  # who has a task keeps it
-        ("aaaaa", [0, 1, 2, 3, 4], [], [0], {0: [], 1: [], 2: [3], 4: []}),
-        ("aaaaa", [0, 1, 2, 3, 4], [0], [0], {0: [], 1: [], 2: [3], 4: []}),
+        ("aaaaa", [0, 1, 2, 3, 4], {}, [], {0: [1], 2: [3], 4: []}),
+        ("aaaaa", [1, 0, 3, 2, 4], {}, [], {1: [0], 3: [2], 4: []}),  # who comes first leads
+        ("abaaa", [0, 1, 2, 3, 4], {}, [], {0: [], 1: [], 2: [3], 4: []}),  # one label a group
+        ("aaaaa", [0, 1, 2, 3, 4], {1: [], 0: []}, [], {1: [], 0: [], 2: [3], 4: []}),  # tasks stay
+        ("aaaaa", [0, 1, 2, 3, 4], {1: [0], 3: []}, [], {1: [0], 3: [2], 4: []}),  # and so do their groups
+        (
+            "abaaa",
+            [0, 1, 2, 3, 4],
+            {1: [0, 4]},
+            [],
+            {1: [], 0: [], 2: [3], 4: []},
+        ),  # what fits no more leaves
+        ("aaaaa", [0, 1, 2, 3, 4], {}, [0], {0: [], 1: [], 2: [3], 4: []}),
+        ("aaaaa", [0, 1, 2, 3, 4], {0: [1]}, [0], {0: [], 1: [], 2: [3], 4: []}),
+        ("aaaaa", [0, 1, 2, 3, 4], {0: [1]}, [1], {0: [], 1: [], 2: [3], 4: []}),
     ],
 )
 def test_groups(
-    labels: str, order: list[int], leaders: list[int], alone: list[int], groups: dict[int, list[int]]
+    labels: str, order: list[int], prior: dict[int, list[int]], alone: list[int], groups: dict[int, list[int]]
 ) -> None:
-    assert group(ROWS, labels, order, similarity=0.99, leaders=leaders, alone=alone) == groups
+    assert group(ROWS, labels, order, similarity=0.99, prior=prior, alone=alone) == groups
 
 
 def test_a_group_is_no_larger_than_its_picture() -> None:
@@ -119,9 +128,11 @@ def test_every_crop_is_asked_about_exactly_once(seed: int, similarity: float) ->
     labels = [str(label) for label in rng.integers(0, 3, count)]
     order = rng.permutation(count).tolist()
     leaders = order[: count // 5]
-    groups = group(rows, labels, order, similarity=similarity, leaders=leaders, alone=order[5:9])
+    prior = dict.fromkeys(leaders, order[-3:])
+    groups = group(rows, labels, order, similarity=similarity, prior=prior, alone=order[5:9])
     assert sorted([*groups, *(m for members in groups.values() for m in members)]) == list(range(count))
     assert set(leaders) <= set(groups)
+    assert group(rows, labels, order[::-1], similarity=similarity, prior=groups, alone=order[5:9]) == groups
     for leader, members in groups.items():
         assert all(labels[member] == labels[leader] for member in members)
         assert all(rows[member] @ rows[leader] >= similarity - 1e-5 for member in members)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -21,35 +22,43 @@ def group(
     order: Sequence[int],
     *,
     similarity: float,
-    leaders: Sequence[int] = (),
+    prior: Mapping[int, Sequence[int]] = MappingProxyType({}),
     alone: Sequence[int] = (),
 ) -> dict[int, list[int]]:
     """Put each crop with the leader that it most nearly equals, or make it a leader.
 
-    A crop joins only a leader of the same machine label, so that one answer can hold for all. Crops that
-    already have a task stay leaders, so that a group does not change its task between pushes.
+    A crop joins only a leader of the same machine label, so that one answer can hold for all. Groups that
+    were offered before stay as they are, but for crops that fit no more, so that a push that finds nothing
+    new changes no task.
 
     Args:
         rows: Embeddings of length 1, shape (n, dim).
         labels: Machine labels.
         order: Row numbers in the order in which they may become leaders, such as by falling value.
         similarity: Least cosine to the leader.
-        leaders: Row numbers that lead from the start.
+        prior: Row numbers that have a task already, each with the members that it was offered for.
         alone: Row numbers that neither get members nor join a leader: a group of theirs was refused.
 
     Returns:
         Leader to members (without the leader), each row exactly once.
     """
-    groups: dict[int, list[int]] = {row: [] for row in leaders}
     solitary = set(alone)
+    groups: dict[int, list[int]] = {row: [] for row in prior}
+    taken = set(groups)
+    for head, members in prior.items():
+        fit = [m for m in members if m not in taken and m not in solitary and labels[m] == labels[head]]
+        if head not in solitary and fit:
+            near = rows[fit] @ rows[head] >= similarity
+            groups[head] = [m for m, holds in zip(fit, near.tolist(), strict=True) if holds][:MAX_MEMBERS]
+            taken.update(groups[head])
     by_label: dict[str, list[int]] = {}
     for row in order:
         if row in solitary:
             groups.setdefault(row, [])
-        elif row not in groups:
+        elif row not in taken:
             by_label.setdefault(labels[row], []).append(row)
     for label, candidates in by_label.items():
-        heads = [row for row in leaders if labels[row] == label and row not in solitary]
+        heads = [row for row in prior if labels[row] == label and row not in solitary]
         _gather(rows, candidates, heads, similarity, groups)
     return groups
 
@@ -68,8 +77,8 @@ def _gather(
         full[:known] = [len(groups[head]) >= MAX_MEMBERS for head in heads]
         for number, row in enumerate(block):
             line = np.where(full, -1.0, cosines[number])
-            best = int(np.argmax(line)) if line.size else -1
-            if best >= 0 and line[best] >= similarity:
+            best = int(np.argmax(line))
+            if line[best] >= similarity:
                 members = groups[heads[best]]
                 members.append(row)
                 full[best] = len(members) >= MAX_MEMBERS

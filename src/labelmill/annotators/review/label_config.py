@@ -78,16 +78,16 @@ def build(classes: Sequence[str], extra: Iterable[str] = ()) -> str:
     names = (*ours, *sorted(set(extra) - set(ours)))
     root = ET.Element("View")
     ET.SubElement(root, "Style").text = _STYLE
-    ET.SubElement(root, "Header", value="$facts", size="4")
+    ET.SubElement(root, "Header", value="$facts", size="5")
     ET.SubElement(root, "Text", name="note", value="$note")
 
     top = ET.SubElement(root, "View", className="lm-row")
     left = ET.SubElement(top, "View", className="lm-side")
-    ET.SubElement(left, "Header", value="This crop", size="4")
+    ET.SubElement(left, "Header", value="This crop", size="5")
     _picture(left, "crop")
     for number in (1, 2):
         side = ET.SubElement(top, "View", className="lm-side")
-        ET.SubElement(side, "Header", value=f"$caption_{number}", size="4")
+        ET.SubElement(side, "Header", value=f"$caption_{number}", size="5")
         _picture(side, f"template_{number}")
 
     answer = ET.SubElement(
@@ -101,12 +101,12 @@ def build(classes: Sequence[str], extra: Iterable[str] = ()) -> str:
 
     bottom = ET.SubElement(root, "View", className="lm-row")
     wide = ET.SubElement(bottom, "View", className="lm-wide")
-    ET.SubElement(wide, "Header", value="The whole frame: move the box where it is wrong", size="4")
+    ET.SubElement(wide, "Header", value="The whole frame: move the box where it is wrong", size="5")
     _picture(wide, "frame")
     boxes = ET.SubElement(wide, "RectangleLabels", name=BOX, toName="frame", canRotate="false")
     ET.SubElement(boxes, "Label", value=BOX_LABEL, background="#e4572e")
     side = ET.SubElement(bottom, "View", className="lm-side")
-    ET.SubElement(side, "Header", value="Near-identical crops", size="4")
+    ET.SubElement(side, "Header", value="Near-identical crops", size="5")
     _picture(side, "group_sheet")
     group = ET.SubElement(side, "Choices", name=GROUP, toName="crop", choice="multiple", showInline="true")
     ET.SubElement(group, "Choice", value=GROUP_YES, hotkey="g")

@@ -282,6 +282,12 @@ class Desk:
         verdicts = self._decide()
         with open_material(self.config, self.workspace, self._frame_quality) as opened:
             classes = opened.material.bank.classes
+            if not classes:
+                raise ReviewError(
+                    "the line has no classes yet, so there is nothing to choose between",
+                    expected="templates.folder with a sub-folder of crops per class",
+                    do="name some templates and run `labelmill annotate LINE` again",
+                )
             project, answers = self._settle_project(classes, verdicts)
             with disk_errors(self.workspace.root):
                 write_state(self.workspace, self.state)
@@ -294,8 +300,8 @@ class Desk:
                 opened.material,
                 verdicts,
                 self.review,
-                ours.keys(),
-                {r for r, task in ours.items() if not task.done},
+                {region: task.data.get("members") or () for region, task in ours.items()},
+                {region for region, task in ours.items() if not task.done},
             )
             pictures = Pictures(self.workspace.media, opened.templates)
             with disk_errors(self.workspace.root):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,14 +96,14 @@ def open_material(config: AnnotationConfig, workspace: Workspace, quality: int) 
         )
         material = Material(regions, frame_wh, rows, bank, float(summary["lambda"]))
 
-        def frames(table: pa.Table) -> list[str]:
+        def frames(table: pa.Table, progress: Callable[[int, int], None]) -> list[str]:
             from labelmill.datasets.sources.footage import open_footage
             from labelmill.datasets.versions.frames import store_frames
             from labelmill.datasets.versions.origin import frame_images
 
             footage, _ = open_footage(config.sources, catalogue, config.base)
             digests = store_frames(
-                workspace, table, lambda part: frame_images(footage, part), quality=quality
+                workspace, table, lambda part: frame_images(footage, part), quality=quality, progress=progress
             )
             return list(digests.to_pylist())
 

@@ -18,8 +18,9 @@ from labelmill.images import Image, read_image
 QUALITY = 90
 """Of the JPEGs made here."""
 
-FramePictures = Callable[[pa.Table], Sequence[str]]
-"""Brings frames into the media store: rows with `source`, `source_digest` and `frame_index` to digests."""
+FramePictures = Callable[[pa.Table, Callable[[int, int], None]], Sequence[str]]
+"""Brings frames into the media store: rows with `source`, `source_digest` and `frame_index` to digests; calls
+with the frames done and their total."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ def choose(
     material: Material,
     verdicts: Verdicts,
     review: ReviewConfig,
-    asked: Collection[str],
+    asked: Mapping[str, Sequence[str]],
     open_: Collection[str],
 ) -> list[Ask]:
     """Pick, group and order what people should be asked.
@@ -87,7 +87,7 @@ def choose(
         material: The run.
         verdicts: What people said so far.
         review: The line's `review`.
-        asked: Regions that have a task already: they keep it.
+        asked: Regions that have a task already, with the other regions of its group: they keep it.
         open_: Those of them whose task is open: they stay in the queue whatever its length.
 
     Returns:
@@ -116,12 +116,17 @@ def choose(
         if row in audits:
             value[place] = priority.lot(ids[row], review.seed + 1)
     alone = verdicts.refused | verdicts.disputed | verdicts.empty | {ids[row] for row in audits}
+    place_of = {ids[row]: place for place, row in enumerate(rows)}
     groups = group(
         material.rows[rows],
         labels,
         np.argsort(-value, kind="stable").tolist(),
         similarity=review.group_similarity,
-        leaders=[place for place, row in enumerate(rows) if ids[row] in asked],
+        prior={
+            place_of[region]: [place_of[member] for member in members if member in place_of]
+            for region, members in asked.items()
+            if region in place_of
+        },
         alone=[place for place, row in enumerate(rows) if ids[row] in alone],
     )
     asks = [
@@ -190,7 +195,8 @@ def build_tasks(
     table = regions.select(columns).take(pa.array(list(first.values()), pa.int64()))
     table = table.sort_by([(name, "ascending") for name in columns])
     names = zip(table["source_digest"].to_pylist(), table["frame_index"].to_pylist(), strict=True)
-    frame_of = dict(zip(names, frames(table) if rows else (), strict=True))
+    stored = frames(table, lambda done, total: progress(done, total, "storing frames")) if rows else ()
+    frame_of = dict(zip(names, stored, strict=True))
     tasks: dict[str, dict[str, Any]] = {}
     shown: set[str] = set()
     for done, (ask, key, best) in enumerate(
