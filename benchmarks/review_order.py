@@ -23,10 +23,11 @@ import numpy.typing as npt
 
 from benchmarks.machine import describe
 from labelmill.annotators.config import MatchingConfig
-from labelmill.annotators.matching import match, unit_rows
+from labelmill.annotators.matching import match
 from labelmill.annotators.review.grouping import group
 from labelmill.annotators.review.priority import Evidence, values
 from labelmill.annotators.routing import route
+from labelmill.annotators.similarity import unit_rows
 from labelmill.annotators.templates import TemplateBank, suggest_lambda
 from labelmill.images import Image, read_image
 

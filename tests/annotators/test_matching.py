@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from labelmill.annotators.matching import match, unit_rows
+from labelmill.annotators.matching import match
+from labelmill.annotators.similarity import unit_rows
 from labelmill.annotators.templates import TemplateBank
 
 

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from tests.conftest import save, square
 
 from labelmill.annotators.config import TemplatesConfig
-from labelmill.annotators.matching import unit_rows
+from labelmill.annotators.similarity import unit_rows
 from labelmill.annotators.templates import (
     LAMBDA_WITHOUT_EVIDENCE,
     TemplateBank,
@@ -124,3 +124,18 @@ def test_lambda_from_templates(owners: list[int], degrees: list[float], expected
 def test_lambda_is_always_a_cosine(rows: np.ndarray, owners: list[int]) -> None:
     bank = TemplateBank(("a", "b", "c"), unit_rows(rows), np.array(owners, dtype=np.int64))
     assert -1 <= suggest_lambda(bank) <= 1
+
+
+def test_the_background_comes_last_and_is_no_class(folder: Path) -> None:
+    save(folder.parent / "crops" / "1.png", square((9, 9, 9), 4))
+    files = find_templates(
+        TemplatesConfig(folder=folder, ng=folder.parent / "ng", background=folder.parent / "crops")
+    )
+    assert files.classes == ("a", "b")
+    assert files.owners == (0, 1, 1, -1, -1, -2)
+    assert files.paths[-1].name == "1.png"
+    for name in ("none", "gone"):
+        if name == "none":
+            (folder.parent / name).mkdir()
+        with pytest.raises(TemplateError, match=rf"no image in .*{name}, expected a folder of unlab"):
+            find_templates(TemplatesConfig(folder=folder, background=folder.parent / name))

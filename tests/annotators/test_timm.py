@@ -192,3 +192,13 @@ def test_what_a_user_gets_wrong(
     encoder = Timm(TimmConfig(**dict[str, Any](model="test_convnext", weights=tiny, device="cpu") | change))
     with pytest.raises(error, match=message):
         encoder.encode([np.zeros((9, 9, 3), np.uint8)])
+
+
+def test_both_views_are_the_mean_of_their_directions(tiny: Path) -> None:
+    crop = np.random.default_rng(0).integers(0, 256, (30, 90, 3), np.uint8)
+    by_fit = {}
+    for fit in ("squash", "pad", "both"):
+        settings = dict[str, Any](model="test_convnext", weights=tiny, device="cpu", fit=fit)
+        by_fit[fit] = Timm(TimmConfig(**settings)).encode([crop])[0]
+    directions = [by_fit[fit] / np.linalg.norm(by_fit[fit]) for fit in ("squash", "pad")]
+    np.testing.assert_allclose(by_fit["both"], (directions[0] + directions[1]) / 2, atol=1e-6)

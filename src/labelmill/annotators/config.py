@@ -28,10 +28,13 @@ class TemplatesConfig(Config):
     Attributes:
         folder: One sub-folder of images per class; its name is the class.
         ng: Examples of what must not fire (no good): images, in sub-folders or not. Optional.
+        background: Unlabelled crops of the line, a few hundred or more: a crop then counts as similar to a
+            class by how much more it resembles its templates than its neighbours among these. Optional.
     """
 
     folder: FilePath
     ng: FilePath | None = None
+    background: FilePath | None = None
 
 
 def _cosine(value: object) -> object:
@@ -49,8 +52,16 @@ class MatchingConfig(Config):
             `auto` takes the value that best separates the templates of a class from the rest.
         margin: The least lead over the runner-up (another class or an NG template) that needs no person.
         review_band: Crops whose similarity is below λ by less than this go to people.
+        space: Where the cosine is taken (`embedding_space.fit_space`): "raw" is LRIAR, eq. 2 to the letter;
+            "whitened" shortens the directions in which templates of one class differ (the same as "raw" with
+            one template a class); "centred" takes away what all classes have in common, for many unlike
+            classes; "discriminant" does both.
+        neighbours: Similarity to a class is the mean over so many of its nearest templates; 1 is the maximum
+            of LRIAR, eq. 3.
     """
 
     lambda_: Annotated[float | Literal["auto"], BeforeValidator(_cosine), Field(alias="lambda")] = "auto"
     margin: Annotated[float, Field(ge=0, le=2)] = 0.03
     review_band: Annotated[float, Field(ge=0, le=2)] = 0.05
+    space: Literal["raw", "centred", "whitened", "discriminant"] = "whitened"
+    neighbours: Annotated[int, Field(ge=1)] = 3

@@ -7,27 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from labelmill.annotators.similarity import background_similarity, class_similarity, cosines
 from labelmill.annotators.templates import TemplateBank
-from labelmill.annotators.types import Embeddings
 
 VERSION = 2
 """Part of every match shard's key: raise it when the same input gives other labels or routes."""
 
 FloatVector = npt.NDArray[np.float32]
-
-
-def unit_rows(embeddings: npt.NDArray[np.floating]) -> Embeddings:
-    """Scale each row to length 1; a row of zeros stays so, and is similar to nothing.
-
-    Args:
-        embeddings: Shape (n, dim).
-
-    Returns:
-        Float32, shape (n, dim).
-    """
-    rows = np.asarray(embeddings, dtype=np.float32)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return (rows / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,20 +40,19 @@ class Matches:
 def match(embeddings: npt.NDArray[np.floating], bank: TemplateBank) -> Matches:
     """Compare crops with templates.
 
-    Implements LRIAR, eq. 2: `S_ik = ψ(R_i)·ψ(T_k) / (‖ψ(R_i)‖ ‖ψ(T_k)‖)`, with the maximum over the
-    templates of a class.
+    Implements LRIAR, eq. 2: `S_ik = ψ(R_i)·ψ(T_k) / (‖ψ(R_i)‖ ‖ψ(T_k)‖)`, in the bank's space, averaged over
+    the nearest templates of a class, and less the similarity to the background where the bank has one.
 
     Args:
         embeddings: Of the crops, shape (n, dim), any length.
         bank: The templates.
     """
-    # In double precision, so that the last bits of a sum, which follow the number of threads, do not show.
-    rows64 = unit_rows(embeddings).astype(np.float64)
-    similarity = (rows64 @ bank.embeddings.T.astype(np.float64)).astype(np.float32)
+    crops = bank.space.transform(embeddings)
+    similarity = cosines(crops, bank.embeddings)
+    similarity -= background_similarity(crops, bank.background)[:, None]
     count = len(similarity)
-    per_class = np.full((count, len(bank.classes)), -1.0, dtype=np.float32)
-    for number in range(len(bank.classes)):
-        per_class[:, number] = similarity[:, bank.owners == number].max(axis=1, initial=-1.0)
+    per_class = class_similarity(similarity, bank.owners, len(bank.classes), bank.neighbours)
+    per_class = np.clip(per_class, -1, 1)
     rows = np.arange(count)
     order = np.argsort(-per_class, axis=1, kind="stable")
     nearest = order[:, 0]
@@ -79,7 +64,7 @@ def match(embeddings: npt.NDArray[np.floating], bank: TemplateBank) -> Matches:
         second = per_class[rows, runner_up]
     ng = np.full(count, np.nan, dtype=np.float32)
     if bank.has_ng:
-        ng = similarity[:, bank.owners < 0].max(axis=1, initial=-1.0).astype(np.float32)
+        ng = similarity[:, bank.owners < 0].max(axis=1, initial=-1.0).clip(-1, 1).astype(np.float32)
         ahead = ~(second >= ng)  # also where there is no second class
         runner_up = np.where(ahead, -1, runner_up)
         second = np.where(ahead, ng, second)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from labelmill.annotators.config import TemplatesConfig
+from labelmill.annotators.config import MatchingConfig, TemplatesConfig
+from labelmill.annotators.embedding_space import EmbeddingSpace, fit_space, held_out_similarity
+from labelmill.annotators.similarity import Rows, Similarity, background_similarity, class_similarity, cosines
 from labelmill.annotators.types import Embeddings
 from labelmill.errors import TemplateError
 from labelmill.images import Image, list_images, read_image
+
+NG_OWNER = -1
+BACKGROUND_OWNER = -2
 
 LAMBDA_WITHOUT_EVIDENCE = 0.75
 """λ when no class has two templates and there is no NG example: nothing to measure from."""
@@ -23,8 +28,8 @@ class TemplateFiles:
 
     Attributes:
         classes: Class names, sorted.
-        paths: Image files, those of the classes in order, then those of NG.
-        owners: Class index of each file; -1 for NG.
+        paths: Image files, those of the classes in order, then those of NG, then the background's.
+        owners: Class index of each file; -1 for NG, -2 for the background.
     """
 
     classes: tuple[str, ...]
@@ -77,7 +82,17 @@ def find_templates(config: TemplatesConfig | None) -> TemplateFiles:
                 do="add some, or drop `templates: ng`",
             )
         paths += images
-        owners += [-1] * len(images)
+        owners += [NG_OWNER] * len(images)
+    if config.background is not None:
+        images = list_images(config.background) if config.background.is_dir() else []
+        if not images:
+            raise TemplateError(
+                f"no image in {config.background}",
+                expected="a folder of unlabelled crops",
+                do="add some, or drop `templates: background`",
+            )
+        paths += images
+        owners += [BACKGROUND_OWNER] * len(images)
     return TemplateFiles(tuple(folder.name for folder in folders), tuple(paths), tuple(owners))
 
 
@@ -98,17 +113,26 @@ def read_templates(files: TemplateFiles) -> list[Image]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TemplateBank:
-    """Embedded templates, normalised.
+    """Embedded templates, in the space where crops are compared with them.
 
     Attributes:
         classes: Class names, in the order of the similarity columns.
-        embeddings: Unit rows, shape (templates, dim), float32.
+        embeddings: Unit rows in `space`, shape (templates, dim), float32.
         owners: Class index of each row; -1 for NG. Shape (templates,), int64.
+        space: Where crops are brought first.
+        neighbours: How many templates of a class its similarity is averaged over.
+        background: Unit rows of unlabelled crops in `space`; None for none.
+        held_out: Similarity of the templates to one another as crops would have it, shape
+            (templates, templates), -inf on the diagonal; None where `embeddings` say it.
     """
 
     classes: tuple[str, ...]
     embeddings: Embeddings
     owners: npt.NDArray[np.int64]
+    space: EmbeddingSpace = field(default_factory=EmbeddingSpace)
+    neighbours: int = 1
+    background: Embeddings | None = None
+    held_out: Similarity | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.owners):
@@ -120,6 +144,32 @@ class TemplateBank:
     def has_ng(self) -> bool:
         """Whether there are NG templates."""
         return bool((self.owners < 0).any())
+
+
+def make_bank(
+    classes: tuple[str, ...], embeddings: Rows, owners: npt.NDArray[np.int64], config: MatchingConfig
+) -> TemplateBank:
+    """Learn the space and bring the templates there.
+
+    Args:
+        classes: Class names.
+        embeddings: As the encoder gave them, shape (n, dim).
+        owners: Class index of each; -1 for NG, -2 for the background.
+        config: Which space, and how many neighbours.
+    """
+    templates = owners != BACKGROUND_OWNER
+    raw, own = np.asarray(embeddings)[templates], owners[templates]
+    space = fit_space(raw, own, config.space)
+    background = None if templates.all() else space.transform(np.asarray(embeddings)[~templates])
+    return TemplateBank(
+        classes,
+        space.transform(raw),
+        own,
+        space,
+        config.neighbours,
+        background,
+        held_out_similarity(raw, own, config.space),
+    )
 
 
 def suggest_lambda(bank: TemplateBank) -> float:
@@ -135,16 +185,19 @@ def suggest_lambda(bank: TemplateBank) -> float:
     """
     if len(bank.embeddings) == 0:
         return LAMBDA_WITHOUT_EVIDENCE
-    similarity = bank.embeddings @ bank.embeddings.T
-    np.fill_diagonal(similarity, -np.inf)
+    similarity = bank.held_out
+    if similarity is None:
+        similarity = cosines(bank.embeddings, bank.embeddings)
+        np.fill_diagonal(similarity, -np.inf)
+    similarity = similarity - background_similarity(bank.embeddings, bank.background)[:, None]
     owners = bank.owners
-    classes = owners >= 0
-    same = owners[:, None] == owners[None, :]
-    right = np.where(same & classes[:, None], similarity, -np.inf).max(axis=1)
-    right = right[classes & np.isfinite(right)]
-    rivals = classes[None, :] & ~same
-    rows = ~classes if bank.has_ng else classes
-    wrong = np.where(rivals, similarity, -np.inf).max(axis=1)[rows]
+    per_class = class_similarity(similarity, owners, len(bank.classes), bank.neighbours)
+    rows = np.flatnonzero(owners >= 0)
+    right = per_class[rows, owners[rows]]
+    right = right[np.isfinite(right)]
+    per_class[rows, owners[rows]] = -np.inf
+    rows = np.flatnonzero(owners < 0) if bank.has_ng else rows
+    wrong = per_class[rows].max(axis=1, initial=-np.inf)
     wrong = wrong[np.isfinite(wrong)]
     if len(right) == 0 and len(wrong) == 0:
         return LAMBDA_WITHOUT_EVIDENCE

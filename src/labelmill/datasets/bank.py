@@ -7,8 +7,7 @@ from threading import Lock
 import numpy as np
 import pyarrow as pa
 
-from labelmill.annotators.matching import unit_rows
-from labelmill.annotators.templates import TemplateBank, read_templates, suggest_lambda
+from labelmill.annotators.templates import TemplateBank, make_bank, read_templates, suggest_lambda
 from labelmill.annotators.types import Encoder, Proposer
 from labelmill.datasets.config import AnnotationConfig
 from labelmill.datasets.plan import Plan
@@ -29,6 +28,7 @@ class Makers:
         self._loading = Lock()
         self._proposer: Proposer | None = None
         self._encoder: Encoder | None = None
+        self.banks: dict[str, TemplateBank] = {}
 
     @property
     def proposer(self) -> Proposer:
@@ -54,6 +54,8 @@ def load_bank(plan: Plan, makers: Makers, store: ShardStore) -> TemplateBank:
         TemplateError: A template cannot be read.
     """
     key = plan.bank_key
+    if key in makers.banks:
+        return makers.banks[key]
     if not store.has("templates", key):
         images = read_templates(plan.templates)
         embeddings = storable(makers.encoder.encode(images))
@@ -68,9 +70,10 @@ def load_bank(plan: Plan, makers: Makers, store: ShardStore) -> TemplateBank:
         table = store.read("templates", key)
     except DamagedShardError:  # removed
         return load_bank(plan, makers, store)
-    return TemplateBank(
-        plan.templates.classes, unit_rows(embeddings_of(table)), table["owner"].to_numpy().astype(np.int64)
-    )
+    owners = table["owner"].to_numpy().astype(np.int64)
+    bank = make_bank(plan.templates.classes, embeddings_of(table), owners, makers.config.matching)
+    makers.banks[key] = bank
+    return bank
 
 
 def resolve_lambda(config: AnnotationConfig, bank: TemplateBank) -> float:

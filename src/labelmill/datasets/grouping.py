@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from labelmill.annotators.clustering import cluster
-from labelmill.annotators.matching import unit_rows
+from labelmill.annotators.similarity import unit_rows
 from labelmill.annotators.types import Embeddings
 from labelmill.datasets.report.write import Group
 from labelmill.datasets.shards import embeddings_of

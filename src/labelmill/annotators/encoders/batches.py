@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from labelmill.annotators.crops import stack_crops
+from labelmill.annotators.similarity import unit_rows
 from labelmill.annotators.types import Embeddings, Image
 
 if TYPE_CHECKING:
@@ -18,7 +21,49 @@ Pixels = npt.NDArray[np.uint8]
 """Crops of one size, RGB, shape (n, size_px, size_px, 3)."""
 
 
-def ahead(
+View = Literal["squash", "pad", "both"]
+"""How a crop meets the model's square: stretched to fill it, scaled whole and padded, or once each."""
+
+
+def embed(
+    crops: Sequence[Image],
+    *,
+    size_px: int,
+    fit: View,
+    batch_size: int,
+    forward: Callable[[Pixels], Embeddings],
+    dim: int,
+) -> Embeddings:
+    """Embed crops in batches; the next batch is scaled while one is with the model.
+
+    Args:
+        crops: RGB, any sizes.
+        size_px: Side of the model's square.
+        fit: With "both" a crop is embedded twice and the mean of the two directions taken: the one shows
+            detail, the other true proportions.
+        batch_size: Crops in one forward pass.
+        forward: Pixels to embeddings, shape (n, dim).
+        dim: Length of an embedding.
+
+    Returns:
+        Float32, shape (len(crops), dim).
+    """
+    if fit == "both":
+        views = (
+            embed(crops, size_px=size_px, fit=view, batch_size=batch_size, forward=forward, dim=dim)
+            for view in ("squash", "pad")
+        )
+        total: Embeddings = np.sum([unit_rows(view) for view in views], axis=0) / np.float32(2)
+        return total
+    embeddings = np.empty((len(crops), dim), np.float32)
+    row = 0
+    for pixels in _ahead(crops, batch_size, partial(stack_crops, size_px=size_px, fit=fit)):
+        embeddings[row : row + len(pixels)] = forward(pixels)
+        row += len(pixels)
+    return embeddings
+
+
+def _ahead(
     crops: Sequence[Image], batch_size: int, prepare: Callable[[Sequence[Image]], Pixels]
 ) -> Iterator[Pixels]:
     """Prepare batches of crops, each while the one before it is being used."""
@@ -34,35 +79,10 @@ def ahead(
         yield coming.result()
 
 
-def embed(
-    crops: Sequence[Image],
-    *,
-    batch_size: int,
-    prepare: Callable[[Sequence[Image]], Pixels],
-    forward: Callable[[Pixels], torch.Tensor],
-    dim: int,
-) -> Embeddings:
-    """Embed crops in batches.
-
-    Args:
-        crops: RGB, any sizes.
-        batch_size: Crops in one forward pass.
-        prepare: Scales crops to one size.
-        forward: Pixels to embeddings, shape (n, dim).
-        dim: Length of an embedding.
-
-    Returns:
-        Float32, shape (len(crops), dim).
-    """
-    import torch
-
-    embeddings = np.empty((len(crops), dim), np.float32)
-    row = 0
-    with torch.inference_mode():
-        for pixels in ahead(crops, batch_size, prepare):
-            embeddings[row : row + len(pixels)] = forward(pixels).float().cpu().numpy()
-            row += len(pixels)
-    return embeddings
+def to_numpy(tensor: torch.Tensor) -> Embeddings:
+    """A tensor of any device and number format as float32."""
+    array: Embeddings = tensor.float().cpu().numpy()
+    return array
 
 
 class Normaliser:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from labelmill.annotators.crops import Fit, stack_crops
 from labelmill.annotators.devices import Dtype, choose_batch_size, choose_device, choose_dtype, require
 from labelmill.annotators.encoders import pretrained
-from labelmill.annotators.encoders.batches import Normaliser, Pixels, embed
+from labelmill.annotators.encoders.batches import Normaliser, Pixels, View, embed, to_numpy
 from labelmill.annotators.model_store import obtain
 from labelmill.annotators.types import Embeddings, Image
 from labelmill.config import MakerConfig
@@ -44,7 +43,7 @@ class Blip2Config(MakerConfig):
             to length 1 before the mean (256 numbers);
             "cls", the class token of the vision transformer (1,408 numbers), without the Q-Former.
         fit: "squash" stretches a crop to the square, as BLIP-2's own preprocessing does; "pad" keeps its
-            aspect ratio.
+            aspect ratio; "both" takes the mean of the two at twice the cost.
         batch_size: Crops in one forward pass; 8 on a CPU and 128 elsewhere when absent.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: Of the vision transformer: "auto", "float32", "bfloat16" or "float16". The Q-Former stays in
@@ -54,7 +53,7 @@ class Blip2Config(MakerConfig):
     kind: Literal["blip2"] = "blip2"
     model: str = "Salesforce/blip2-itm-vit-g"
     features: Features = "pooled"
-    fit: Fit = "squash"
+    fit: View = "squash"
     batch_size: int | None = Field(default=None, ge=1)
     device: str = "auto"
     dtype: Dtype = "auto"
@@ -103,18 +102,19 @@ class Blip2:
         """
         return embed(
             crops,
+            size_px=self._loaded.size_px,
+            fit=self.config.fit,
             batch_size=self._loaded.batch_size,
-            prepare=self._prepare,
             forward=self._forward,
             dim=self.dim,
         )
 
-    def _prepare(self, crops: Sequence[Image]) -> Pixels:
-        return stack_crops(crops, self._loaded.size_px, self.config.fit)
+    def _forward(self, pixels: Pixels) -> Embeddings:
+        import torch
 
-    def _forward(self, pixels: Pixels) -> torch.Tensor:
         loaded = self._loaded
-        return image_features(loaded.model, loaded.normalise(pixels), self.config.features)
+        with torch.inference_mode():
+            return to_numpy(image_features(loaded.model, loaded.normalise(pixels), self.config.features))
 
     @cached_property
     def _loaded(self) -> Loaded:

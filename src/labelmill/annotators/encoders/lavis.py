@@ -13,12 +13,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
-from labelmill.annotators.crops import Fit, stack_crops
 from labelmill.annotators.encoders import lavis_worker
-from labelmill.annotators.encoders.batches import Pixels, ahead
+from labelmill.annotators.encoders.batches import Pixels, View, embed
 from labelmill.annotators.encoders.blip2 import CLIP_MEAN, CLIP_STD, Features
 from labelmill.annotators.state_dicts import conversion_command
 from labelmill.annotators.types import Embeddings, Image
@@ -38,7 +36,8 @@ class LavisConfig(MakerConfig):
         checkpoint: LAVIS's BLIP-2 checkpoint, such as `blip2_pretrained.pth`.
         vit: Its vision transformer, `eva_vit_g.pth`, where the checkpoint does not hold it.
         features: "pooled", "projected" or "cls", as for the `blip2` encoder.
-        fit: "squash" stretches a crop to the square, "pad" keeps its aspect ratio.
+        fit: "squash" stretches a crop to the square, "pad" keeps its aspect ratio, "both" takes the mean of
+            the two at twice the cost.
         batch_size: Crops in one request.
         device: "auto", "cpu", "cuda"; on CUDA the vision transformer runs in float16, as LAVIS has it.
         timeout_s: Seconds that one request may take before its worker counts as hung.
@@ -48,7 +47,7 @@ class LavisConfig(MakerConfig):
     checkpoint: FilePath
     vit: FilePath | None = None
     features: Features = "pooled"
-    fit: Fit = "squash"
+    fit: View = "squash"
     batch_size: int = Field(default=8, ge=1)
     device: str = "auto"
     timeout_s: float = Field(default=600, gt=0)
@@ -85,12 +84,19 @@ class Lavis:
             ServiceError: The environment cannot be made, or the worker fails twice at one batch.
             WeightsError: The checkpoint cannot be used.
         """
-        embeddings = np.empty((len(crops), self.dim), np.float32)
-        row = 0
-        for pixels in ahead(crops, self.config.batch_size, self._prepare):
-            _, found = self.worker.ask({"encode": self.config.features}, pixels)
-            embeddings[row : row + len(pixels)] = found
-            row += len(pixels)
+        dim = self.dim
+        return embed(
+            crops,
+            size_px=int(self.worker.greeted["size_px"]),
+            fit=self.config.fit,
+            batch_size=self.config.batch_size,
+            forward=self._forward,
+            dim=dim,
+        )
+
+    def _forward(self, pixels: Pixels) -> Embeddings:
+        _, found = self.worker.ask({"encode": self.config.features}, pixels)
+        embeddings: Embeddings = found
         return embeddings
 
     @cached_property
@@ -123,9 +129,6 @@ class Lavis:
         )  # no way back to self, or it never ends
         weakref.finalize(self, worker.close)
         return worker
-
-    def _prepare(self, crops: Sequence[Image]) -> Pixels:
-        return stack_crops(crops, int(self.worker.greeted["size_px"]), self.config.fit)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Travel between processes as settings, and start a worker there."""

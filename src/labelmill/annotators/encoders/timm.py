@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from labelmill.annotators.crops import Fit, stack_crops
 from labelmill.annotators.devices import Dtype, choose_batch_size, choose_device, choose_dtype, require
-from labelmill.annotators.encoders.batches import Normaliser, Pixels, embed
+from labelmill.annotators.encoders.batches import Normaliser, Pixels, View, embed, to_numpy
 from labelmill.annotators.state_dicts import load_strictly, read_state_dict
 from labelmill.annotators.types import Embeddings, Image
 from labelmill.config import FilePath, MakerConfig
@@ -35,7 +34,8 @@ class TimmConfig(MakerConfig):
         size_px: Side of the square that a crop is scaled to; timm's own for the model when absent.
         mean: Of each RGB channel in units of the full range; timm's own when absent.
         std: Likewise.
-        fit: "squash" stretches a crop to the square, "pad" keeps its aspect ratio.
+        fit: "squash" stretches a crop to the square, "pad" keeps its aspect ratio, "both" takes the mean of
+            the two at twice the cost.
         batch_size: Crops in one forward pass; 8 on a CPU and 128 elsewhere when absent.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "float32", "bfloat16", "float16" or "auto". Unlike for the large transformers, "auto" is not
@@ -50,7 +50,7 @@ class TimmConfig(MakerConfig):
     size_px: int | None = Field(default=None, ge=16, le=4096)
     mean: Triple | None = None
     std: Triple | None = None
-    fit: Fit = "squash"
+    fit: View = "squash"
     batch_size: int | None = Field(default=None, ge=1)
     device: str = "auto"
     dtype: Dtype = "float32"
@@ -85,11 +85,9 @@ class Timm:
     def dim(self) -> int:
         """Length of an embedding: the width of the pooled features."""
         import numpy as np
-        import torch
 
         size = self._loaded.size_px
-        with torch.inference_mode():
-            return int(self._forward(np.zeros((1, size, size, 3), np.uint8)).shape[1])
+        return int(self._forward(np.zeros((1, size, size, 3), np.uint8)).shape[1])
 
     def encode(self, crops: Sequence[Image]) -> Embeddings:
         """Embed crops.
@@ -99,21 +97,20 @@ class Timm:
         """
         return embed(
             crops,
+            size_px=self._loaded.size_px,
+            fit=self.config.fit,
             batch_size=self._loaded.batch_size,
-            prepare=self._prepare,
             forward=self._forward,
             dim=self.dim,
         )
 
-    def _prepare(self, crops: Sequence[Image]) -> Pixels:
-        return stack_crops(crops, self._loaded.size_px, self.config.fit)
+    def _forward(self, pixels: Pixels) -> Embeddings:
+        import torch
 
-    def _forward(self, pixels: Pixels) -> torch.Tensor:
         model: Any = self._loaded.model
-        pooled: torch.Tensor = model.forward_head(
-            model.forward_features(self._loaded.normalise(pixels)), pre_logits=True
-        )
-        return pooled
+        with torch.inference_mode():
+            features = model.forward_features(self._loaded.normalise(pixels))
+            return to_numpy(model.forward_head(features, pre_logits=True))
 
     @cached_property
     def _loaded(self) -> _Loaded:

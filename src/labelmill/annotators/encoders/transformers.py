@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from labelmill.annotators.crops import Fit, stack_crops
 from labelmill.annotators.devices import Dtype, choose_batch_size, choose_device, choose_dtype, require
 from labelmill.annotators.encoders import pretrained
-from labelmill.annotators.encoders.batches import Normaliser, Pixels, embed
+from labelmill.annotators.encoders.batches import Normaliser, Pixels, View, embed, to_numpy
 from labelmill.annotators.encoders.pretrained import Preprocessing, Triple
 from labelmill.annotators.model_store import obtain
 from labelmill.annotators.types import Embeddings, Image
@@ -36,7 +35,8 @@ class TransformersConfig(MakerConfig):
         size_px: Side of the square that a crop is scaled to; the model's own when absent.
         mean: Of each RGB channel in units of the full range; the model's own when absent.
         std: Likewise.
-        fit: "squash" stretches a crop to the square, "pad" keeps its aspect ratio.
+        fit: "squash" stretches a crop to the square, "pad" keeps its aspect ratio, "both" takes the mean of
+            the two at twice the cost.
         batch_size: Crops in one forward pass; 8 on a CPU and 128 elsewhere when absent.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto", "float32", "bfloat16" or "float16".
@@ -48,7 +48,7 @@ class TransformersConfig(MakerConfig):
     size_px: int | None = Field(default=None, ge=16, le=4096)
     mean: Triple | None = None
     std: Triple | None = None
-    fit: Fit = "squash"
+    fit: View = "squash"
     batch_size: int | None = Field(default=None, ge=1)
     device: str = "auto"
     dtype: Dtype = "auto"
@@ -81,11 +81,9 @@ class Transformers:
     def dim(self) -> int:
         """Length of an embedding."""
         import numpy as np
-        import torch
 
         size = self._loaded.size_px
-        with torch.inference_mode():
-            return int(self._forward(np.zeros((1, size, size, 3), np.uint8)).shape[1])
+        return int(self._forward(np.zeros((1, size, size, 3), np.uint8)).shape[1])
 
     def encode(self, crops: Sequence[Image]) -> Embeddings:
         """Embed crops.
@@ -95,18 +93,20 @@ class Transformers:
         """
         return embed(
             crops,
+            size_px=self._loaded.size_px,
+            fit=self.config.fit,
             batch_size=self._loaded.batch_size,
-            prepare=self._prepare,
             forward=self._forward,
             dim=self.dim,
         )
 
-    def _prepare(self, crops: Sequence[Image]) -> Pixels:
-        return stack_crops(crops, self._loaded.size_px, self.config.fit)
+    def _forward(self, pixels: Pixels) -> Embeddings:
+        import torch
 
-    def _forward(self, pixels: Pixels) -> torch.Tensor:
         loaded = self._loaded
-        return _pool(_look(loaded.model, loaded.normalise(pixels), loaded.pooling), loaded.pooling)
+        with torch.inference_mode():
+            found = _look(loaded.model, loaded.normalise(pixels), loaded.pooling)
+            return to_numpy(_pool(found, loaded.pooling))
 
     @cached_property
     def _loaded(self) -> _Loaded:

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from labelmill.annotators.matching import unit_rows
 from labelmill.datasets.annotate import read_summary
 from labelmill.datasets.bank import Makers, load_bank
 from labelmill.datasets.catalogue import Catalogue
@@ -92,7 +91,9 @@ def open_material(config: AnnotationConfig, workspace: Workspace, quality: int) 
                 "the embeddings do not follow the regions table", do="run `labelmill annotate LINE` again"
             )
         rows = (
-            unit_rows(np.concatenate(parts)) if parts else np.zeros((0, bank.embeddings.shape[1]), np.float32)
+            bank.space.transform(np.concatenate(parts))
+            if parts
+            else np.zeros((0, bank.embeddings.shape[1]), np.float32)
         )
         material = Material(regions, frame_wh, rows, bank, float(summary["lambda"]))
 
