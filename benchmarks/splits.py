@@ -108,7 +108,8 @@ def make_run(root: Path, workspace: Workspace) -> npt.NDArray[np.float32]:
     _write(workspace, frames, regions, np.asarray(vectors, dtype=np.float16))
     order = np.argsort([row["source"] for row in frames], kind="stable")
     whole = np.asarray(wholes, dtype=np.float32)[order]
-    return whole / np.linalg.norm(whole, axis=1, keepdims=True)
+    unit: npt.NDArray[np.float32] = whole / np.linalg.norm(whole, axis=1, keepdims=True)
+    return unit
 
 
 def _boxes(path: Path, width_px: int, height_px: int) -> tuple[Boxes, list[int]]:
@@ -326,8 +327,8 @@ def text(found: dict[str, Any]) -> str:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in found["shares"].items())
     return (
         f"{found['frames']} tools images with {found['crops']} labelled boxes; MobileNetV2 embeddings. "
-        f"Pairs that stand in two splits; of all {found['pairs']['embedding']} alike picture pairs by embedding and "
-        f"{found['pairs']['hash']} by hash. The crops are what the gate and labelmill's splits look at; the "
+        f"Pairs that stand in two splits; of all {found['pairs']['embedding']} alike picture pairs by "
+        f"embedding and {found['pairs']['hash']} by hash. The crops are what the gate and labelmill's splits look at; the "
         "pictures as a whole they do not see.\n\n" + table(head, rows) + "\n\n"
         f"- Labelmill's split: {shares} of the images, in {found['groups']} groups, the largest with "
         f"{found['largest_group_share']:.1%} of them."

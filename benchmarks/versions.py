@@ -235,7 +235,7 @@ def loop_of_saves(window: Window, version: Version, samples: int) -> float:
         sample.save()
     seconds = time.perf_counter() - started
     dataset.delete()
-    return seconds / samples * version.frames.num_rows
+    return float(seconds / samples * version.frames.num_rows)
 
 
 def _relative(xyxy: list[float]) -> list[float]:

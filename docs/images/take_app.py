@@ -68,7 +68,10 @@ def opened(url: str) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         page = browser.new_page(viewport={"width": 1440, "height": 900})
-        page.route(lambda address: not address.startswith(("http://127.0.0.1", "data:", "blob:")), lambda route: route.abort())
+        page.route(
+            lambda address: not address.startswith(("http://127.0.0.1", "data:", "blob:")),
+            lambda route: route.abort(),
+        )
         page.goto(url)
         page.get_by_text("samples", exact=False).first.wait_for(timeout=120_000)
         page.wait_for_selector("[data-cy='looker']", timeout=120_000)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -72,3 +77,31 @@ def test_suppression_agrees_with_torchvision() -> None:
     ).tolist()
     assert suppress(xyxy, classes, 0.5, 400).tolist() == expected
     assert suppress(xyxy, classes, 0.5, 7).tolist() == expected[:7]
+
+
+def test_ultralytics_leaves_stdout_and_pillow_alone(tmp_path: Path) -> None:
+    """Also where somebody imported it before us, with its own settings; so in a process of its own."""
+    text = tmp_path / "lying.jpg"
+    text.write_text("I am a text file")
+    code = f"""
+import ultralytics
+from PIL import Image, UnidentifiedImageError
+from labelmill.annotators.yolo.network import build
+build("yolov5n", 1)
+ultralytics.utils.LOGGER.info("settled")
+ultralytics.utils.LOGGER.warning("careful")
+try:
+    Image.open({str(text)!r})
+except UnidentifiedImageError:
+    print("no image")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "YOLO_CONFIG_DIR": str(tmp_path)},
+        check=False,
+    )
+    assert done.stdout.endswith("no image\n"), done.stderr
+    assert "settled" not in done.stdout + done.stderr
+    assert "careful" in done.stderr

@@ -37,9 +37,8 @@ def test_train_evaluate_export_and_watch(tmp_path: Path, capsys: pytest.CaptureF
     assert trained["trainable_parameters"] == 6 * 4 * (64 + 192) + 130
     small = ["--image-px", "64", "--batch", "8", "--epochs", "1", "--device", "cpu"]
     assert call("train", "detector", boxes, *small, "--out", finder, "--json") == 0
-    # Seen once, in a whole run of the suite: a line before the document. docs/plans/training.md has it.
-    said = capsys.readouterr().out
-    assert json.loads(said[said.index("{") :])["splits"]["val"]["at_iou"]["0.5"]["true_boxes"] > 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["splits"]["val"]["at_iou"]["0.5"]["true_boxes"] > 0
     assert call("evaluate", namer, crops, "--json") == 0
     evaluated = json.loads(capsys.readouterr().out)
     assert evaluated["accuracy"] == trained["splits"]["val"]["accuracy"]

@@ -183,10 +183,8 @@ def _free_port() -> int:
 def _keep(folder: Path, mongod: Path) -> int:
     """Own a mongod until it dies or nobody is left to serve."""
     keeper = (folder / "keeper").open("a")
-    try:
-        fcntl.flock(keeper, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        _say("another keeper serves this folder")
+    if not _locked(keeper):
+        _say("another keeper serves this folder, and its database does not answer")
         return 1
     data, log, port = folder / "data", folder / "mongod.log", _free_port()
     data.mkdir(exist_ok=True)
@@ -222,6 +220,17 @@ def _keep(folder: Path, mongod: Path) -> int:
         server.wait()
     keeper.close()  # before our lock on `clients` goes, so that the next client's keeper finds it free
     return 0
+
+
+def _locked(keeper: TextIOWrapper) -> bool:
+    """Take the keeper's lock, waiting for a keeper whose mongod was killed a moment ago to notice and go."""
+    deadline = time.monotonic() + _STOP_S
+    while time.monotonic() < deadline:
+        with suppress(BlockingIOError):
+            fcntl.flock(keeper, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def _stop_orphan(data: Path) -> bool:

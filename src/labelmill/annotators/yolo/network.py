@@ -27,6 +27,21 @@ def quiet() -> None:
     os.environ.setdefault("YOLO_CONFIG_DIR", str(cache / "labelmill"))
 
 
+def tame() -> None:
+    """Undo what ultralytics does to a process, after its import, which may not have been ours.
+
+    It logs to stdout, where results belong. It replaces Pillow's `open` by one that, wherever a file is no
+    image, looks for a package that reads HEIF and raises ImportError instead of UnidentifiedImageError.
+    """
+    from PIL import Image
+    from ultralytics.utils import LOGGER, patches
+
+    Image.open = patches._image_open
+    LOGGER.setLevel("WARNING")
+    LOGGER.handlers.clear()
+    LOGGER.propagate = True  # to whatever this process does with its logs
+
+
 def build(architecture: str, class_count: int) -> torch.nn.Module:
     """The network with random weights, in training mode.
 
@@ -38,6 +53,7 @@ def build(architecture: str, class_count: int) -> torch.nn.Module:
     quiet()
     from ultralytics.nn.tasks import DetectionModel
 
+    tame()
     network: torch.nn.Module = DetectionModel(f"{architecture}.yaml", nc=class_count, verbose=False)
     return network
 
