@@ -327,9 +327,9 @@ def text(found: dict[str, Any]) -> str:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in found["shares"].items())
     return (
         f"{found['frames']} tools images with {found['crops']} labelled boxes; MobileNetV2 embeddings. "
-        f"Pairs that stand in two splits; of all {found['pairs']['embedding']} alike picture pairs by "
-        f"embedding and {found['pairs']['hash']} by hash. The crops are what the gate and labelmill's splits look at; the "
-        "pictures as a whole they do not see.\n\n" + table(head, rows) + "\n\n"
+        f"Pairs in two splits; of all {found['pairs']['embedding']} alike picture pairs by embedding "
+        f"and {found['pairs']['hash']} by hash. The crops are what the gate and labelmill's splits look at; "
+        "the pictures as a whole they do not see.\n\n" + table(head, rows) + "\n\n"
         f"- Labelmill's split: {shares} of the images, in {found['groups']} groups, the largest with "
         f"{found['largest_group_share']:.1%} of them."
     )
