@@ -119,7 +119,7 @@ def test_a_killed_run_is_taken_over_and_closed(bench: Path, prefect_environment:
     assert {run["state"]["type"] for run in mine} <= {"COMPLETED", "CRASHED"}
 
 
-@pytest.mark.parametrize("kind", ["dask"])
+@pytest.mark.parametrize("kind", ["dask", "ray"])
 def test_other_runners_give_the_same_tables(
     kind: str, bench: Path, prefect_environment: dict[str, str]
 ) -> None:
@@ -127,8 +127,10 @@ def test_other_runners_give_the_same_tables(
     direct = labelmill(prefect_environment, "annotate", str(line), "-w", str(bench / "direct"))
     assert direct.returncode == 0, direct.stderr
     line.write_text(line.read_text() + f"runner: {{kind: {kind}, workers: 2}}\n")
-    spread = labelmill(prefect_environment, "run", str(line), "-w", str(bench / "spread"), "--no-publish")
+    words = ("run", str(line), "-w", str(bench / "spread"), "--no-publish", "--json")
+    spread = labelmill(prefect_environment, *words)
     assert spread.returncode == 0, spread.stderr
+    assert json.loads(spread.stdout)["shards"]["computed"] == 3
     for name in ("frames", "regions", "quarantine"):
         table = f"tables/{name}.parquet"
         assert (bench / "spread" / table).read_bytes() == (bench / "direct" / table).read_bytes()

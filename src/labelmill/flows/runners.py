@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from labelmill.errors import MissingDependencyError
@@ -25,6 +26,7 @@ def task_runner(config: RunnerConfig) -> Any:
             if config.address:
                 return DaskTaskRunner(address=config.address)
             return DaskTaskRunner(cluster_kwargs={"n_workers": config.workers, "threads_per_worker": 1})
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine
         from prefect_ray import RayTaskRunner
     except ImportError as error:
         raise MissingDependencyError(
@@ -32,4 +34,4 @@ def task_runner(config: RunnerConfig) -> Any:
         ) from error
     if config.address:
         return RayTaskRunner(address=config.address)
-    return RayTaskRunner(init_kwargs={"num_cpus": config.workers})
+    return RayTaskRunner(init_kwargs={"num_cpus": config.workers, "include_dashboard": False})
