@@ -12,11 +12,14 @@ from tests.datasets.versions.made import MadeRun, made_run
 
 from labelmill.datasets.tables import NG
 from labelmill.datasets.versions.config import DatasetConfig
+from labelmill.datasets.versions.frames import encode_jpeg
 from labelmill.datasets.versions.gate import find_leaks
 from labelmill.datasets.versions.publish import publish
 from labelmill.datasets.versions.similar import linkage, near_pairs
 from labelmill.datasets.versions.splits import Crops, Splits, assign, set_aside, time_blocks
+from labelmill.datasets.versions.stills import BITS, Stills, load_stills
 from labelmill.datasets.versions.tables import ASIDE, FRAMES, REGIONS, frame_id
+from labelmill.datasets.workspace import Workspace
 from labelmill.errors import VersionError
 
 CONFIG = DatasetConfig()
@@ -140,6 +143,77 @@ def test_a_sample_keeps_its_split_unless_its_group_must_move() -> None:
     assert [s for n, s in enumerate(third.split[:40]) if n != val] == [
         s for n, s in enumerate(first.split) if n != val
     ]
+
+
+def test_shares_hold_for_frames_also_where_groups_differ_in_size() -> None:
+    frames = frames_at({f"s{n}": [0.0] for n in range(300)})
+    crowded = np.repeat(np.arange(60), 10)  # 60 frames with ten regions each, 240 with one
+    rows = [
+        {"region_id": f"r{n}", "frame_id": frames["frame_id"][int(row)].as_py(), "label": "x"}
+        for n, row in enumerate([*crowded.tolist(), *range(60, 300)])
+    ]
+    result = assign(frames, pa.Table.from_pylist(rows, schema=REGIONS), NO_CROPS, CONFIG, {})
+    for part in (result.split, result.split[:60]):
+        shares = {split: part.count(split) / len(part) for split in CONFIG.splits}
+        assert shares == pytest.approx(CONFIG.splits, abs=0.03)
+
+
+def stills_of(hashes: np.ndarray) -> Stills:
+    """A picture a frame, and its mirrored hash, which is like nothing else here."""
+    mirrored = np.random.default_rng(99).random(hashes.shape) < 0.5
+    signs = 2 * np.concatenate([hashes, mirrored]).astype(np.float32) - 1
+    return Stills(signs / np.float32(16), np.tile(np.arange(len(hashes)), 2))
+
+
+def test_stills_of_the_same_picture_stay_together() -> None:
+    frames = frames_at({f"s{n}": [0.0] for n in range(60)})
+    hashes = np.random.default_rng(0).random((60, BITS)) < 0.5
+    hashes[[7, 40]] = hashes[3]
+    hashes[7, :10] ^= True
+    hashes[40, :11] ^= True  # one bit too many from 3, and one from 7
+    hashes[50] = hashes[20]
+    hashes[50, :11] ^= True
+    regions = regions_on(frames, ["x"] * 60)
+    result = assign(frames, regions, NO_CROPS, CONFIG, {}, stills=stills_of(hashes))
+    assert result.near_duplicate_bits == 10
+    assert result.group[3] == result.group[7] == result.group[40]
+    assert result.group[50] != result.group[20]
+    assert len(set(result.group)) == 58
+
+
+def test_stills_of_a_fixed_camera_are_told_apart_by_their_crops_alone() -> None:
+    frames = frames_at({f"s{n}": [0.0] for n in range(30)})
+    stills = stills_of(np.zeros((30, BITS), bool))
+    result = assign(frames, regions_on(frames, ["x"] * 30), NO_CROPS, CONFIG, {}, stills=stills)
+    assert result.near_duplicate_bits is None
+    assert len(set(result.group)) == 30
+    told = DatasetConfig(near_duplicate_bits=0)
+    together = assign(frames, regions_on(frames, ["x"] * 30), NO_CROPS, told, {}, stills=stills)
+    assert together.largest_share == 1
+
+
+def test_the_gate_finds_a_mirrored_still_in_another_split(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.open()
+    rng = np.random.default_rng(0)
+    scene = np.repeat(np.repeat(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8), 12, 0), 12, 1)
+    other = np.repeat(np.repeat(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8), 12, 0), 12, 1)
+    pictures = [scene, np.ascontiguousarray(scene[:, ::-1]), other, scene, scene]
+    media = [
+        workspace.media.put(encode_jpeg(picture, quality)) for quality, picture in enumerate(pictures, 90)
+    ]
+    frames = frames_at({"a": [0.0], "b": [0.0], "c": [0.0], "film": [0.0, 60.0]})
+    for name, values in (("media_digest", media), ("split", ["train", "val", "val", "val", "val"])):
+        frames = frames.set_column(FRAMES.get_field_index(name), name, pa.array(values))
+    stills = load_stills(workspace, frames)
+    assert stills.frame.tolist() == [0, 1, 2] * 2  # a film's frames are no stills
+    leaks = find_leaks(
+        frames, regions_on(frames, ["x"] * 5), NO_CROPS, threshold=None, guard_s=1, stills=stills, bits=10
+    )
+    assert (leaks.near_duplicates, leaks.pictures, leaks.neighbours) == (0, 1, 0)
+    assert {leaks.worst[0].left.source, leaks.worst[0].right.source} == {"a", "b"}
+    workspace.media.path(media[0]).unlink()
+    assert np.array_equal(load_stills(workspace, frames).vectors, stills.vectors)  # hashed once
 
 
 def check_no_leak(
@@ -271,7 +345,7 @@ def test_the_gate_refuses_given_splits_that_leak_and_shows_the_pairs(tmp_path: P
     write([("a.mp4", "0", "train"), ("a.mp4", "1", "val"), ("b.mp4", "", "val")])
     with run.workspace.lock(), pytest.raises(VersionError) as refused:
         publish(run.workspace, config, run.origin(), None)
-    assert "1 near-duplicate and 1 neighbouring pairs" in refused.value.line
+    assert "1 near-duplicate crops, 0 of the same picture, 1 neighbouring frames" in refused.value.line
     assert "a.mp4 frame 0 (train) and b.mp4 frame 0 (val), cosine 1.000" in refused.value.line
     page = (run.workspace.tables / "leaks.html").read_text()
     assert page.count("<img") == 4

@@ -26,6 +26,9 @@ class DatasetConfig(Config):
         near_duplicate: Cosine similarity from which two crops of a class count as the same picture; the
             frames that hold them stay in one split. `auto` starts at 0.95 and goes up as long as one group
             would hold more than 40 % of the frames; `null` switches the search off.
+        near_duplicate_bits: In how many of 256 bits the difference hashes of two stills may differ, flips
+            included, and they count as the same picture and stay in one split. `auto` starts at 10 and goes
+            down as long as one group would hold more than 40 % of the frames; `null` switches it off.
         assignments: A CSV file with columns source, frame_index, split, where the splits are given. The
             gate against leaks holds for them too.
         jpeg_quality: Of stored frames, 1 to 100.
@@ -36,6 +39,7 @@ class DatasetConfig(Config):
     time_block_s: float | None = Field(default=None, gt=0)
     guard_s: float = Field(default=1.0, ge=0)
     near_duplicate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = "auto"
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] | None = "auto"
     assignments: FilePath | None = None
     jpeg_quality: int = Field(default=95, ge=1, le=100)
 

@@ -15,12 +15,20 @@ import pyarrow as pa
 from labelmill.datasets.media import MediaStore
 from labelmill.datasets.versions.similar import near_pairs
 from labelmill.datasets.versions.splits import Crops, neighbours, sources
+from labelmill.datasets.versions.stills import Stills, bits_of, cosine_of
 from labelmill.datasets.versions.tables import ASIDE
 from labelmill.errors import LabelmillError, VersionError
 from labelmill.files import write_bytes
 
 _SHOWN = 200
 """Pairs on the page for people; all are counted."""
+
+
+_MEASURES = {
+    "near-duplicate": "cosine {:.3f}",
+    "same picture": "{:.0f} of 256 bits differ",
+    "neighbours": "{:.2f} s apart",
+}
 
 
 @dataclass(frozen=True)
@@ -48,10 +56,10 @@ class Leak:
     """Two pictures that must not be in two splits.
 
     Attributes:
-        kind: "near-duplicate" or "neighbours".
+        kind: "near-duplicate" of crops, "same picture" of stills, or "neighbours".
         left: One.
         right: The other.
-        measure: Cosine of near-duplicates; seconds between neighbours.
+        measure: Cosine of near-duplicates; differing bits of stills; seconds between neighbours.
     """
 
     kind: str
@@ -60,8 +68,7 @@ class Leak:
     measure: float
 
     def __str__(self) -> str:
-        unit = "cosine {:.3f}" if self.kind == "near-duplicate" else "{:.2f} s apart"
-        return f"{self.left} and {self.right}, {unit.format(self.measure)}"
+        return f"{self.left} and {self.right}, {_MEASURES[self.kind].format(self.measure)}"
 
 
 @dataclass(frozen=True)
@@ -70,20 +77,37 @@ class Leaks:
 
     Attributes:
         near_duplicates: Pairs of crops of a class, alike, in two splits.
+        pictures: Pairs of stills that are nearly the same picture, in two splits.
         neighbours: Pairs of frames of a source, within the guard, in two splits.
         worst: The most similar and the nearest of them, at most 200.
     """
 
     near_duplicates: int
+    pictures: int
     neighbours: int
     worst: list[Leak]
 
     def __bool__(self) -> bool:
-        return bool(self.near_duplicates or self.neighbours)
+        return bool(self.near_duplicates or self.pictures or self.neighbours)
+
+    @property
+    def summary(self) -> str:
+        """How many pairs of which kind."""
+        return (
+            f"{self.near_duplicates} near-duplicate crops, {self.pictures} of the same picture, "
+            f"{self.neighbours} neighbouring frames"
+        )
 
 
 def find_leaks(
-    frames: pa.Table, regions: pa.Table, crops: Crops, *, threshold: float | None, guard_s: float
+    frames: pa.Table,
+    regions: pa.Table,
+    crops: Crops,
+    *,
+    threshold: float | None,
+    guard_s: float,
+    stills: Stills | None = None,
+    bits: int | None = None,
 ) -> Leaks:
     """Look for what is in two splits and should not be.
 
@@ -93,6 +117,8 @@ def find_leaks(
         crops: The crops of a class.
         threshold: Cosine of near-duplicates; None looks for none.
         guard_s: Frames of a source nearer than this are neighbours.
+        stills: The still pictures among the frames.
+        bits: Of the hashes of two stills that may differ and they are the same picture; None looks for none.
     """
     names = frames["split"].combine_chunks().dictionary_encode()
     split = np.asarray(names.indices.to_numpy(), dtype=np.int64)
@@ -109,6 +135,8 @@ def find_leaks(
             alike += zip(cosine[apart].tolist(), left[apart].tolist(), right[apart].tolist(), strict=True)
             alike = sorted(alike, reverse=True)[:_SHOWN]
 
+    same = _same_pictures(stills, bits, split, used) if stills is not None and bits is not None else []
+
     def place(row: int, picture: str) -> Place:
         at = {name: frames[name][row].as_py() for name in ("source", "frame_index", "split")}
         return Place(**at, picture=picture)
@@ -117,12 +145,30 @@ def find_leaks(
         return place(int(crops.frame[row]), regions["crop_digest"][int(crops.region[row])].as_py())
 
     worst = [Leak("near-duplicate", crop(left), crop(right), cosine) for cosine, left, right in alike]
+    media = frames["media_digest"]
+    for differing, one, other in same[:_SHOWN]:
+        here, there = (place(row, media[row].as_py()) for row in (one, other))
+        worst.append(Leak("same picture", here, there, differing))
     order = np.argsort(measures, kind="stable")[:_SHOWN]
     for a, b in close[order].tolist():
         gap = abs(frames["timestamp_s"][b].as_py() - frames["timestamp_s"][a].as_py())
-        media = frames["media_digest"]
         worst.append(Leak("neighbours", place(a, media[a].as_py()), place(b, media[b].as_py()), gap))
-    return Leaks(found, len(close), worst)
+    return Leaks(found, len(same), len(close), worst)
+
+
+def _same_pictures(
+    stills: Stills, bits: int, split: npt.NDArray[np.int64], used: npt.NDArray[np.bool_]
+) -> list[tuple[int, int, int]]:
+    """Differing bits, and the two frames, of every pair of stills in two splits; the most alike first."""
+    nearest: dict[tuple[int, int], int] = {}
+    for left, right, cosine in near_pairs(stills.vectors, cosine_of(bits)):
+        a, b = np.sort(np.stack([stills.frame[left], stills.frame[right]]), axis=0)
+        apart = (split[a] != split[b]) & used[a] & used[b]
+        for one, other, near in zip(
+            a[apart].tolist(), b[apart].tolist(), cosine[apart].tolist(), strict=True
+        ):
+            nearest[one, other] = min(bits_of(near), nearest.get((one, other), bits))
+    return sorted((differing, one, other) for (one, other), differing in nearest.items())
 
 
 def _neighbours(
@@ -149,7 +195,7 @@ def refuse(leaks: Leaks, media: MediaStore, page: Path) -> LabelmillError:
     first = "; ".join(str(leak) for leak in leaks.worst[:2])
     return VersionError(
         "the splits leak, nothing is published",
-        got=f"{leaks.near_duplicates} near-duplicate and {leaks.neighbours} neighbouring pairs ({first})",
+        got=f"pairs in two splits: {leaks.summary} ({first})",
         expected="none",
         do=f"see them in {page}; leave dataset.assignments out to let labelmill split, or mend it",
     )
@@ -163,8 +209,8 @@ def leaks_page(leaks: Leaks, media: MediaStore, page: Path) -> str:
         for side in (leak.left, leak.right):
             link = html.escape(_link(media.path(side.picture), page))
             cells += f'<td><img src="{link}"><br>{html.escape(str(side))}</td>'
-        rows.append(f"<tr>{cells}<td>{leak.kind}<br>{leak.measure:.3f}</td></tr>")
-    title = f"{leaks.near_duplicates} near-duplicate and {leaks.neighbours} neighbouring pairs in two splits"
+        rows.append(f"<tr>{cells}<td>{leak.kind}<br>{_MEASURES[leak.kind].format(leak.measure)}</td></tr>")
+    title = f"Pairs in two splits: {leaks.summary}"
     return (
         "<!doctype html><meta charset=utf-8><title>Leaking splits</title>"
         "<style>body{font:14px sans-serif;margin:2em}img{max-height:200px;max-width:360px}"

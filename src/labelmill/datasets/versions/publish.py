@@ -25,6 +25,7 @@ from labelmill.datasets.versions.restore import restore
 from labelmill.datasets.versions.show import Progress, Window, gather
 from labelmill.datasets.versions.similar import load_embeddings
 from labelmill.datasets.versions.splits import assign, class_crops
+from labelmill.datasets.versions.stills import load_stills
 from labelmill.datasets.versions.store import Version, VersionStore
 from labelmill.datasets.versions.tables import ASIDE, DECISIONS, FRAMES, rows_digest, write_table
 from labelmill.datasets.workspace import Workspace
@@ -195,15 +196,25 @@ def _split(
     for version in earlier:
         ids, splits = version.frames["frame_id"].to_pylist(), version.frames["split"].to_pylist()
         before.update((name, split) for name, split in zip(ids, splits, strict=True) if split != ASIDE)
-    start = earlier[-1].manifest.splits.get("near_duplicate") if earlier else None
-    result = assign(frames, regions, crops, config, before, start)
+    stills = load_stills(workspace, frames)
+    parent = earlier[-1].manifest.splits if earlier else {}
+    start, start_bits = parent.get("near_duplicate"), parent.get("near_duplicate_bits")
+    result = assign(frames, regions, crops, config, before, start, stills, start_bits)
     split = result.split
     if config.assignments is not None:
         split = read_assignments(config.assignments, frames, list(config.splits))
     for name, values in (("split", split), ("group", result.group)):
         column = pa.array(values, pa.string())
         frames = frames.set_column(FRAMES.get_field_index(name), FRAMES.field(name), column)
-    leaks = find_leaks(frames, regions, crops, threshold=result.near_duplicate, guard_s=config.guard_s)
+    leaks = find_leaks(
+        frames,
+        regions,
+        crops,
+        threshold=result.near_duplicate,
+        guard_s=config.guard_s,
+        stills=stills,
+        bits=result.near_duplicate_bits,
+    )
     if leaks:
         raise refuse(leaks, workspace.media, workspace.tables / "leaks.html")
     return frames, {
@@ -211,6 +222,7 @@ def _split(
         "time_block_s": config.time_block_s,
         "guard_s": config.guard_s,
         "near_duplicate": result.near_duplicate,
+        "near_duplicate_bits": result.near_duplicate_bits,
         "embedded_crops": len(rows),
         "largest_group_share": round(result.largest_share, 4),
         "moved": result.moved,

@@ -2,7 +2,8 @@
 
 1. Frames of one source within one time block are a unit.
 2. Units that hold near-duplicate crops of a class are one group. NG crops join nothing: the background of
-   a fixed camera repeats itself all day, and would tie everything to everything.
+   a fixed camera repeats itself all day, and would tie everything to everything. So are stills that are
+   nearly the same picture.
 3. A group goes where its frames were in earlier versions. If they were in several splits, it goes to the
    earliest named of them, the training split first: what a model was once trained on is never evaluated on.
 4. New groups fill the shares, class by class.
@@ -22,10 +23,14 @@ import pyarrow.compute as pc
 from labelmill.datasets.tables import NG
 from labelmill.datasets.versions.config import DatasetConfig
 from labelmill.datasets.versions.similar import linkage
+from labelmill.datasets.versions.stills import Stills, bits_of, cosine_of
 from labelmill.datasets.versions.tables import ASIDE
 
 THRESHOLDS = (0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
 """Cosines tried in turn when `near_duplicate` is auto."""
+
+BITS = (10, 6, 3, 0)
+"""Differing bits of two stills' hashes tried in turn when `near_duplicate_bits` is auto."""
 
 LARGEST_SHARE = 0.4
 """A group beyond this share of the frames leaves no fair splits: auto tries the next threshold."""
@@ -56,7 +61,8 @@ class Splits:
     Attributes:
         split: Of each frame.
         group: Of each frame.
-        near_duplicate: The cosine that groups were joined by; None where none were.
+        near_duplicate: The cosine of crops that groups were joined by; None where none were.
+        near_duplicate_bits: The differing bits of stills that they were joined by; None likewise.
         largest_share: Of the frames, held by the largest group.
         moved: Frames that had to leave the split of an earlier version.
     """
@@ -64,6 +70,7 @@ class Splits:
     split: list[str]
     group: list[str]
     near_duplicate: float | None
+    near_duplicate_bits: int | None
     largest_share: float
     moved: int
 
@@ -92,6 +99,8 @@ def assign(
     config: DatasetConfig,
     earlier: dict[str, str],
     threshold: float | None = None,
+    stills: Stills | None = None,
+    bits: int | None = None,
 ) -> Splits:
     """Give every frame a split.
 
@@ -102,9 +111,12 @@ def assign(
         config: Shares, blocks and guards.
         earlier: Split of each frame id in earlier versions, the newest that has it.
         threshold: The parent version's near-duplicate cosine, from which auto starts.
+        stills: The still pictures among the frames.
+        bits: The parent version's differing bits, from which auto starts.
     """
     unit = time_blocks(frames, config.time_block_s)
-    group, used = _joined(unit, crops, config.near_duplicate, threshold)
+    group, used = _by_crops(unit, crops, config.near_duplicate, threshold)
+    group, used_bits = _by_stills(group, stills or Stills(), config.near_duplicate_bits, bits)
     names = list(config.splits)
     ids = frames["frame_id"].to_pylist()
     before = np.array(
@@ -129,7 +141,8 @@ def assign(
         ],
         group=[labels[row] for row in first[group].tolist()],
         near_duplicate=used,
-        largest_share=float(np.bincount(group).max() / len(group)),
+        near_duplicate_bits=used_bits,
+        largest_share=_largest(group),
         moved=moved,
     )
 
@@ -172,56 +185,107 @@ def _unit_names(frames: pa.Table, unit: npt.NDArray[np.int64]) -> list[str]:
     return [f"{digest[:12]}-{start[number]}" for digest, number in zip(digests, unit.tolist(), strict=True)]
 
 
-def _joined(
+def _by_crops(
     unit: npt.NDArray[np.int64], crops: Crops, wanted: float | str | None, start: float | None
 ) -> tuple[npt.NDArray[np.int64], float | None]:
-    """Join units by near-duplicates.
+    """Join units by near-duplicate crops.
 
     Returns:
         Group of each frame, and the cosine used.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     if wanted is None or not len(crops.vectors):
         return unit, None
     if isinstance(wanted, str):
         ladder = [value for value in THRESHOLDS if start is None or value >= start] or [THRESHOLDS[-1]]
     else:
         ladder = [wanted]
-    units = int(unit.max()) + 1
-    first, second, cosine = linkage(crops.vectors, unit[crops.frame], units, ladder[0])
-    floor = np.bincount(unit).max() / len(unit)
-    group = unit
+    group, used = _joined(unit, crops.vectors, crops.frame, ladder)
+    return group, ladder[-1] if used is None else used
+
+
+def _by_stills(
+    group: npt.NDArray[np.int64], stills: Stills, wanted: int | str | None, start: int | None
+) -> tuple[npt.NDArray[np.int64], int | None]:
+    """Join groups by stills that are nearly the same picture.
+
+    Returns:
+        Group of each frame, and the differing bits used. With auto None where equal hashes alone would join
+        most of the frames: stills of a fixed camera, for which the crops must tell.
+    """
+    if wanted is None or not len(stills.vectors):
+        return group, None
+    if isinstance(wanted, str):
+        ladder = [cosine_of(value) for value in BITS if start is None or value <= start] or [1.0]
+    else:
+        ladder = [cosine_of(wanted)]
+    joined, used = _joined(group, stills.vectors, stills.frame, ladder)
+    if used is None and isinstance(wanted, str):
+        return group, None
+    return joined, bits_of(ladder[-1] if used is None else used)
+
+
+def _joined(
+    group: npt.NDArray[np.int64],
+    vectors: npt.NDArray[np.float32],
+    frame: npt.NDArray[np.int64],
+    ladder: Sequence[float],
+) -> tuple[npt.NDArray[np.int64], float | None]:
+    """Join groups that hold alike vectors, by the first cosine that leaves none of them too large.
+
+    Args:
+        group: Of each frame.
+        vectors: Unit length, shape (n, dim).
+        frame: Position of the frame of each, shape (n,).
+        ladder: Cosines to try, from low to high.
+
+    Returns:
+        The groups, and the cosine; None if by the last one, too, a group is too large.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    count = int(group.max()) + 1
+    most = max(LARGEST_SHARE, _largest(group))
+    first, second, cosine = linkage(vectors, group[frame], count, ladder[0])
+    joined = group
     for value in ladder:
         near = cosine >= value - 1e-4
-        graph = coo_matrix((np.ones(near.sum()), (first[near], second[near])), shape=(units, units))
+        graph = coo_matrix((np.ones(near.sum()), (first[near], second[near])), shape=(count, count))
         _, label = connected_components(graph, directed=False)
-        group = np.asarray(label, dtype=np.int64)[unit]
-        if np.bincount(group).max() / len(unit) <= max(LARGEST_SHARE, floor) or value == ladder[-1]:
-            return group, value
-    return group, ladder[-1]
+        joined = np.asarray(label, dtype=np.int64)[group]
+        if _largest(joined) <= most:
+            return joined, value
+    return joined, None
+
+
+def _largest(group: npt.NDArray[np.int64]) -> float:
+    """Share of the frames that the largest group holds."""
+    return float(np.bincount(group).max() / len(group))
 
 
 def _profile(
     frames: pa.Table, regions: pa.Table, group: npt.NDArray[np.int64], groups: int
 ) -> npt.NDArray[np.float64]:
-    """What each group holds: frames without regions, then regions by label; shape (groups, 1 + labels)."""
+    """What each group holds: frames, those without regions, regions by label; shape (groups, 2 + labels)."""
     frame_of = np.asarray(pc.index_in(regions["frame_id"], frames["frame_id"].combine_chunks()).to_numpy())
     labels = regions["label"].combine_chunks().dictionary_encode()
-    profile = np.zeros((groups, 1 + len(labels.dictionary)))
+    profile = np.zeros((groups, 2 + len(labels.dictionary)))
     empty = np.ones(frames.num_rows, dtype=bool)
     empty[frame_of.astype(np.int64)] = False
-    profile[:, 0] = np.bincount(group[empty], minlength=groups)
+    profile[:, 0] = np.bincount(group, minlength=groups)
+    profile[:, 1] = np.bincount(group[empty], minlength=groups)
     if len(frame_of):
-        np.add.at(profile, (group[frame_of.astype(np.int64)], 1 + np.asarray(labels.indices.to_numpy())), 1)
+        np.add.at(profile, (group[frame_of.astype(np.int64)], 2 + np.asarray(labels.indices.to_numpy())), 1)
     return profile
 
 
 def _fill(
     profile: npt.NDArray[np.float64], fixed: npt.NDArray[np.int64], shares: Sequence[float]
 ) -> npt.NDArray[np.int64]:
-    """Place the free groups, large ones first, each where it brings the shares of all labels nearest.
+    """Place the free groups, large ones first, each where it brings the shares of all kinds nearest.
+
+    Nearest by the squared gap over the wanted share (Pearson's chi-squared): by the gap alone all large
+    groups would go to the training split, and the rest to the others.
 
     Args:
         profile: What each group holds, shape (groups, kinds).
@@ -241,8 +305,9 @@ def _fill(
     open_splits = np.asarray(shares) > 0
     free = np.flatnonzero(fixed < 0)
     for group in free[np.argsort(-relative[free].sum(axis=1), kind="stable")]:
-        gap = ((have + relative[group] - target) ** 2 - (have - target) ** 2).sum(axis=1)
-        gap[~open_splits] = np.inf
+        gap = np.full(len(shares), np.inf)
+        wider = (have + relative[group] - target) ** 2 - (have - target) ** 2
+        gap[open_splits] = (wider[open_splits] / target[open_splits]).sum(axis=1)
         number = int(np.argmin(gap))
         place[group] = number
         have[number] += relative[group]
