@@ -245,11 +245,11 @@ def _relative(xyxy: list[float]) -> list[float]:
 
 def bare_insert(window: Window, version: Version) -> float:
     """Seconds of one `insert_many` of the same documents, made before, into a plain collection."""
-    from bson import ObjectId
+    import bson
 
     media = window.workspace.media
-    batches = documents(version.frames, version.regions, media, ObjectId(), datetime.now(UTC))
-    ready = [document for batch in batches for document in batch]
+    batches = documents(version.frames, version.regions, media, bson.ObjectId(), datetime.now(UTC))
+    ready = [bson.decode(document) for batch in batches for document in batch]
     database = window._database
     database.bare.drop()
     seconds: float = timed(lambda: database.bare.insert_many(ready))[0]
