@@ -144,7 +144,9 @@ def edit(workspace: Workspace, share: float) -> None:
     pq.write_table(pa.table(columns, schema=REGIONS).filter(kept), workspace.table("regions"))
 
 
-def _origin(embeddings: list[str]) -> Origin:
+def origin(embeddings: list[str]) -> Origin:
+    """What publishing needs to know; nothing is decoded or cut."""
+
     def none(_: pa.Table) -> Iterator[tuple[str, int, Image]]:
         raise AssertionError("nothing is decoded here")
 
@@ -187,7 +189,7 @@ def publish_timed(
         setattr(window, name, replaced)
     try:
         with workspace.lock():
-            seconds, result = timed(lambda: publish(workspace, DatasetConfig(), _origin(embeddings), window))
+            seconds, result = timed(lambda: publish(workspace, DatasetConfig(), origin(embeddings), window))
     finally:
         del window.stage, window.reveal
     return seconds, spent, result.version
@@ -308,7 +310,7 @@ def run(frames: int, regions: int, repetitions: int) -> dict[str, Any]:
             raise ValueError("at least one repetition")
         loop = loop_of_saves(window, version, min(LOOPED, frames))
         with workspace.lock():
-            again, _ = timed(lambda: publish(workspace, DatasetConfig(), _origin([]), window))
+            again, _ = timed(lambda: publish(workspace, DatasetConfig(), origin([]), window))
         edit(workspace, 0.05)
         embedded, embedded_shown, later = publish_timed(workspace, window, ["made"])
         gathered, _ = timed(lambda: gather(workspace, later.manifest, later.frames, later.regions, version))
