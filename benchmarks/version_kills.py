@@ -118,8 +118,8 @@ def text(found: dict[str, Any]) -> str:
     return (
         f"{found['regions']:,} regions on {found['frames']:,} frames; a publish takes "
         f"{found['publish_s']:.2f} s without a kill. **{right} of {len(rounds)}** kills ended right: {none} "
-        f"left no version, {len(rounds) - none} a verified one; aim: all. Every time, the same content published "
-        "again gave one whole version, and FiftyOne showed its samples as the version has them.\n\n"
+        f"left no version, {len(rounds) - none} a verified one; aim: all. Every time, the same content "
+        "published again gave one whole version, and FiftyOne showed its samples as the version has them.\n\n"
         f"Where the kills fell: {where}{f', {late} after the end' if late else ''}.\n\n"
         + table(("round", "killed after, s", "in", "new version afterwards", "right"), rows)
     )

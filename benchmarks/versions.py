@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import shutil
 import statistics
 import subprocess
@@ -173,20 +174,18 @@ def publish_timed(
     spent = 0.0
     stage, reveal = window.stage, window.reveal
 
-    def staged(*arguments: Any) -> Any:
-        nonlocal spent
-        seconds, result = timed(lambda: stage(*arguments))
-        spent += seconds
-        return result
+    def noted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            nonlocal spent
+            started = time.perf_counter()
+            result = work(*arguments)
+            spent += time.perf_counter() - started
+            return result
 
-    def revealed(*arguments: Any) -> Any:
-        nonlocal spent
-        seconds, result = timed(lambda: reveal(*arguments))
-        spent += seconds
-        return result
+        return call
 
-    for name, replaced in (("stage", staged), ("reveal", revealed)):
-        setattr(window, name, replaced)
+    for name, work in (("stage", stage), ("reveal", reveal)):
+        setattr(window, name, noted(work))
     try:
         with workspace.lock():
             seconds, result = timed(lambda: publish(workspace, DatasetConfig(), origin(embeddings), window))
@@ -274,15 +273,19 @@ def pull_and_copy(workspace: Workspace, version: Version, place: Path) -> dict[s
         shutil.copytree(first, out, copy_function=shutil.copyfile)
 
     pull(workspace, version, Format.YOLO, str(first), link=False)
-    for _ in range(3):
-        found["pull"].append(timed(lambda: pulled(link=False))[0])
-        found["again"].append(timed(lambda: pulled(link=False))[0])
-        shutil.rmtree(out)
-        for name, work in (("cp", copied), ("shutil", copied_by_python)):
+    works: list[tuple[str, Callable[[], Any]]] = [
+        ("pull", lambda: pulled(link=False)),
+        ("cp", copied),
+        ("shutil", copied_by_python),
+        ("link", lambda: pulled(link=True)),
+    ]
+    for turn in range(3):
+        for name, work in works[turn:] + works[:turn]:  # another order each time
+            os.sync()  # nobody waits for what another one wrote
             found[name].append(timed(work)[0])
+            if name == "pull":
+                found["again"].append(timed(work)[0])
             shutil.rmtree(out)
-        found["link"].append(timed(lambda: pulled(link=True))[0])
-        shutil.rmtree(out)
     return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 
