@@ -26,7 +26,7 @@ from labelmill.datasets.versions.frames import (
     stored_media,
 )
 from labelmill.datasets.versions.gate import find_leaks, read_assignments, refuse
-from labelmill.datasets.versions.ledger import code_version, counts, reviewers
+from labelmill.datasets.versions.ledger import code_version, counts, reviewers, warnings
 from labelmill.datasets.versions.manifest import FORMAT, Lineage, Manifest, Parent, Rows, Source
 from labelmill.datasets.versions.restore import restore
 from labelmill.datasets.versions.show import Progress, Window, gather
@@ -73,6 +73,11 @@ class Published:
 
     version: Version
     created: bool
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the publisher should know before somebody trains on it; one line each."""
+        return warnings(self.version.manifest, self.version.frames)
 
 
 def publish(
