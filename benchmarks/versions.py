@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import shutil
 import statistics
 import subprocess
@@ -144,7 +145,9 @@ def edit(workspace: Workspace, share: float) -> None:
     pq.write_table(pa.table(columns, schema=REGIONS).filter(kept), workspace.table("regions"))
 
 
-def _origin(embeddings: list[str]) -> Origin:
+def origin(embeddings: list[str]) -> Origin:
+    """What publishing needs to know; nothing is decoded or cut."""
+
     def none(_: pa.Table) -> Iterator[tuple[str, int, Image]]:
         raise AssertionError("nothing is decoded here")
 
@@ -171,23 +174,21 @@ def publish_timed(
     spent = 0.0
     stage, reveal = window.stage, window.reveal
 
-    def staged(*arguments: Any) -> Any:
-        nonlocal spent
-        seconds, result = timed(lambda: stage(*arguments))
-        spent += seconds
-        return result
+    def noted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            nonlocal spent
+            started = time.perf_counter()
+            result = work(*arguments)
+            spent += time.perf_counter() - started
+            return result
 
-    def revealed(*arguments: Any) -> Any:
-        nonlocal spent
-        seconds, result = timed(lambda: reveal(*arguments))
-        spent += seconds
-        return result
+        return call
 
-    for name, replaced in (("stage", staged), ("reveal", revealed)):
-        setattr(window, name, replaced)
+    for name, work in (("stage", stage), ("reveal", reveal)):
+        setattr(window, name, noted(work))
     try:
         with workspace.lock():
-            seconds, result = timed(lambda: publish(workspace, DatasetConfig(), _origin(embeddings), window))
+            seconds, result = timed(lambda: publish(workspace, DatasetConfig(), origin(embeddings), window))
     finally:
         del window.stage, window.reveal
     return seconds, spent, result.version
@@ -245,11 +246,11 @@ def _relative(xyxy: list[float]) -> list[float]:
 
 def bare_insert(window: Window, version: Version) -> float:
     """Seconds of one `insert_many` of the same documents, made before, into a plain collection."""
-    from bson import ObjectId
+    import bson
 
     media = window.workspace.media
-    batches = documents(version.frames, version.regions, media, ObjectId(), datetime.now(UTC))
-    ready = [document for batch in batches for document in batch]
+    batches = documents(version.frames, version.regions, media, bson.ObjectId(), datetime.now(UTC))
+    ready = [bson.decode(document) for batch in batches for document in batch]
     database = window._database
     database.bare.drop()
     seconds: float = timed(lambda: database.bare.insert_many(ready))[0]
@@ -272,15 +273,19 @@ def pull_and_copy(workspace: Workspace, version: Version, place: Path) -> dict[s
         shutil.copytree(first, out, copy_function=shutil.copyfile)
 
     pull(workspace, version, Format.YOLO, str(first), link=False)
-    for _ in range(3):
-        found["pull"].append(timed(lambda: pulled(link=False))[0])
-        found["again"].append(timed(lambda: pulled(link=False))[0])
-        shutil.rmtree(out)
-        for name, work in (("cp", copied), ("shutil", copied_by_python)):
+    works: list[tuple[str, Callable[[], Any]]] = [
+        ("pull", lambda: pulled(link=False)),
+        ("cp", copied),
+        ("shutil", copied_by_python),
+        ("link", lambda: pulled(link=True)),
+    ]
+    for turn in range(3):
+        for name, work in works[turn:] + works[:turn]:  # another order each time
+            os.sync()  # nobody waits for what another one wrote
             found[name].append(timed(work)[0])
+            if name == "pull":
+                found["again"].append(timed(work)[0])
             shutil.rmtree(out)
-        found["link"].append(timed(lambda: pulled(link=True))[0])
-        shutil.rmtree(out)
     return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 
@@ -308,7 +313,7 @@ def run(frames: int, regions: int, repetitions: int) -> dict[str, Any]:
             raise ValueError("at least one repetition")
         loop = loop_of_saves(window, version, min(LOOPED, frames))
         with workspace.lock():
-            again, _ = timed(lambda: publish(workspace, DatasetConfig(), _origin([]), window))
+            again, _ = timed(lambda: publish(workspace, DatasetConfig(), origin([]), window))
         edit(workspace, 0.05)
         embedded, embedded_shown, later = publish_timed(workspace, window, ["made"])
         gathered, _ = timed(lambda: gather(workspace, later.manifest, later.frames, later.regions, version))

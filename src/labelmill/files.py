@@ -34,10 +34,12 @@ def digest_file(path: Path) -> str:
 
 def digest_text(*parts: str, hex_digits: int = 64) -> str:
     """SHA-256 of some strings, so joined that no two lists of parts give the same text."""
-    # File names that are no UTF-8 come as surrogates.
-    encoded = [part.encode(errors="surrogateescape") for part in parts]
-    joined = b"".join(len(part).to_bytes(8, "big") + part for part in encoded)
-    return hashlib.sha256(joined).hexdigest()[:hex_digits]
+    digest = hashlib.sha256()
+    for part in parts:
+        # File names that are no UTF-8 come as surrogates.
+        data = part.encode(errors="surrogateescape")
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()[:hex_digits]
 
 
 @contextmanager

@@ -147,6 +147,7 @@ class Window:
             comparison: With the older one.
         """
         from bson import ObjectId
+        from bson.raw_bson import RawBSONDocument
         from pymongo import UpdateOne
 
         field = before_field(comparison)
@@ -156,9 +157,9 @@ class Window:
             before = comparison.before.filter(place.is_valid())  # the rest stood on frames that are gone
             size = frames.select(["width_px", "height_px"]).take(flat_array(place).drop_null())
             made = detections(before, np.stack([size[name].to_numpy() for name in size.schema.names], axis=1))
-            by_frame: dict[str, list[dict[str, Any]]] = {name: [] for name in comparison.frames}
-            for name, document in zip(before["frame_id"].to_pylist(), made, strict=True):
-                by_frame[name].append(document)
+            by_frame: dict[str, list[RawBSONDocument]] = {name: [] for name in comparison.frames}
+            for name, document in zip(before["frame_id"].to_pylist(), made.to_pylist(), strict=True):
+                by_frame[name].append(RawBSONDocument(document))
             changes = [
                 UpdateOne(
                     {"_id": ObjectId(name)}, {"$set": {field: {"_cls": "Detections", "detections": found}}}
@@ -256,13 +257,16 @@ class Window:
 
     def _insert(self, dataset: Any, frames: pa.Table, regions: pa.Table, progress: Progress) -> None:
         """Insert raw documents: one thread makes the next batch while others wait for the server."""
+        from bson.raw_bson import RawBSONDocument
+
         collection = dataset._sample_collection
         batches = documents(frames, regions, self.workspace.media, dataset._doc.id, datetime.now(UTC))
         done = 0
         waiting: list[tuple[Future[Any], int]] = []
         with ThreadPoolExecutor(_WRITERS) as pool:
             for batch in batches:
-                waiting.append((pool.submit(collection.insert_many, batch, ordered=False), len(batch)))
+                raw = [RawBSONDocument(document) for document in batch]
+                waiting.append((pool.submit(collection.insert_many, raw, ordered=False), len(raw)))
                 while len(waiting) > _WRITERS:
                     future, size = waiting.pop(0)
                     future.result()

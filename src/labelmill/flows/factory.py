@@ -113,6 +113,8 @@ def publish_version(path: Path, line: Line, workspace: Workspace) -> str:
 
     with open_origin(line, workspace, path.read_bytes(), runtime.flow_run.id) as origin:
         published = publish(workspace, line.dataset, origin, Window(workspace), message="labelmill run")
+    for warning in published.warnings:
+        get_run_logger().warning("%s: %s", published.version.manifest.name, warning)
     return published.version.manifest.name
 
 

@@ -138,6 +138,8 @@ def _publish(line_path: Path, workspace: Workspace) -> str:
         published = publish(
             workspace, line.dataset, origin, Window(workspace), message="labelmill demo", progress=progress
         )
+    for warning in published.warnings:
+        note(f"warning: {warning}")
     return published.version.manifest.name
 
 

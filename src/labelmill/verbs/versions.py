@@ -83,7 +83,14 @@ def publish(
             progress=progress,
         )
     manifest = result.version.manifest
-    document = {**summary(result.version), "created": result.created, "workspace": str(place.root)}
+    for warning in result.warnings:
+        note(f"warning: {warning}")
+    document = {
+        **summary(result.version),
+        "created": result.created,
+        "warnings": result.warnings,
+        "workspace": str(place.root),
+    }
 
     def text() -> str:
         head = "published" if result.created else "already published as"

@@ -189,6 +189,22 @@ def test_versions_that_are_not_there(tmp_path: Path, spec: str, message: str) ->
         VersionStore(run.workspace).resolve(spec)
 
 
+def test_splits_without_frames_are_told(tmp_path: Path) -> None:
+    short = made_run(tmp_path / "short", sources=1, frames=4)  # one time block
+    (warning,) = publish_files(short).warnings
+    assert warning.startswith("no frames in test and val: this footage gives one group of frames that must")
+    assert (
+        publish_files(made_run(tmp_path / "two", sources=2, frames=4))
+        .warnings[0]
+        .startswith("no frames in test: this footage gives 2 groups")
+    )
+    given = tmp_path / "given.csv"
+    given.write_text("source,split\nfootage/0.mp4,train\n")
+    (warning,) = publish_files(made_run(tmp_path / "given"), DatasetConfig(assignments=given)).warnings
+    assert warning == "no frames in test and val: dataset.assignments puts none there"
+    assert publish_files(made_run(tmp_path / "long", sources=8)).warnings == []
+
+
 def test_rows_digest_sees_values_and_order_but_not_chunks() -> None:
     table = pa.table({"a": pa.array(["x", None, "y"]), "b": pa.array([1.5, 2.5, None], pa.float32())})
     chunked = pa.concat_tables([table.slice(0, 1), table.slice(1)])

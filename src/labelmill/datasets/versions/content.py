@@ -69,26 +69,22 @@ def version_tables(
             do="run labelmill annotate first, and read the quarantine table",
         )
     kept = kept.sort_by([(name, "ascending") for name in ("source", "source_digest", "frame_index")])
-    ids = [
-        frame_id(digest, index)
-        for digest, index in zip(
-            kept["source_digest"].to_pylist(), kept["frame_index"].to_pylist(), strict=True
-        )
-    ]
-    standing = standing_decisions(decisions)
-    ours, pending = _regions(regions, standing, {name: row for row, name in enumerate(ids)})
+    keys = list(zip(kept["source_digest"].to_pylist(), kept["frame_index"].to_pylist(), strict=True))
+    ids = pa.array([frame_id(digest, index) for digest, index in keys], pa.string())
+    ours, pending = _regions(regions, standing_decisions(decisions), keys, ids)
     empty = pa.array([""] * len(ids), pa.string())
     columns = {name: kept[name] for name in FRAMES.names if name in kept.schema.names}
-    columns |= {"frame_id": pa.array(ids), "media_digest": empty, "split": empty, "group": empty}
+    columns |= {"frame_id": ids, "media_digest": empty, "split": empty, "group": empty}
     columns["pending"] = pa.array(pending, pa.int32())
     return pa.table([columns[name] for name in FRAMES.names], schema=FRAMES), ours
 
 
-def _regions(regions: pa.Table, standing: pa.Table, row_of: dict[str, int]) -> tuple[pa.Table, np.ndarray]:
-    digests = regions["source_digest"].to_pylist()
-    indices = regions["frame_index"].to_pylist()
-    frames = [frame_id(digest, index) for digest, index in zip(digests, indices, strict=True)]
-    rows = np.array([row_of.get(name, -1) for name in frames], dtype=np.int64)
+def _regions(
+    regions: pa.Table, standing: pa.Table, keys: list[tuple[str, int]], ids: pa.Array
+) -> tuple[pa.Table, np.ndarray]:
+    row_of = {key: row for row, key in enumerate(keys)}
+    theirs = zip(regions["source_digest"].to_pylist(), regions["frame_index"].to_pylist(), strict=True)
+    rows = np.array([row_of.get(key, -1) for key in theirs], dtype=np.int64)
     decided = np.asarray(
         pc.is_in(regions["region_id"], value_set=flat_array(standing["region_id"])).to_numpy(
             zero_copy_only=False
@@ -109,10 +105,11 @@ def _regions(regions: pa.Table, standing: pa.Table, row_of: dict[str, int]) -> t
         pc.equal(regions["route"], Route.REVIEW.value).to_numpy(zero_copy_only=False), dtype=bool
     )
     inside = rows >= 0
-    pending = np.bincount(rows[inside & waits & ~decided], minlength=len(row_of)).astype(np.int32)
+    pending = np.bincount(rows[inside & waits & ~decided], minlength=len(keys)).astype(np.int32)
     keep = inside & (decided | ~waits)
-    table = regions.append_column("frame_id", pa.array(frames)).append_column("row", pa.array(rows))
-    table = table.filter(pa.array(keep)).sort_by([("row", "ascending"), ("region_id", "ascending")])
+    table = regions.append_column("row", pa.array(rows)).filter(pa.array(keep))
+    table = table.sort_by([("row", "ascending"), ("region_id", "ascending")])
+    table = table.append_column("frame_id", ids.take(flat_array(table["row"])))
     return _effective(table, standing), pending
 
 

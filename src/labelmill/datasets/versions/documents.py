@@ -1,24 +1,37 @@
 """A version's rows as FiftyOne's own documents, ready for one bulk insert.
 
 FiftyOne saves a sample in a round trip of its own, and re-derives the schema from every value. Here the
-schema is declared once (`FIELDS`, `DETECTION_FIELDS`) and the documents are made column by column. A test
-compares them with what FiftyOne writes for the same samples.
+schema is declared once (`FIELDS`, `DETECTION_FIELDS`) and the documents are made column by column, as the
+bytes that go to the server. A test compares them with what FiftyOne writes for the same samples.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelmill.datasets.media import MediaStore
+from labelmill.datasets.versions.bson_columns import (
+    Element,
+    booleans,
+    constant,
+    doubles,
+    embedded,
+    integers,
+    lists,
+    object_ids,
+    points,
+    singles,
+    strings,
+)
+from labelmill.datasets.versions.bson_columns import documents as bson_documents
 from labelmill.datasets.versions.content import flat_array
 from labelmill.files import digest_text
 
@@ -61,19 +74,24 @@ INFO_KEY = "labelmill"
 VOLATILE = ("_dataset_id", "created_at", "last_modified_at")
 """Keys that differ between two writings of the same sample."""
 
-_CHUNK_FRAMES = 1000
+_CHUNK_FRAMES, _CHUNK_REGIONS = 1000, 20_000
+
+_KINDS: dict[str, Callable[[str, pa.Array], Element]] = {
+    "StringField": strings,
+    "IntField": integers,
+    "FloatField": doubles,
+    "BooleanField": booleans,
+}
 
 
-def region_object_id(region_id: str) -> Any:
-    """The id of a region's detection, the same in every version."""
-    from bson import ObjectId
-
-    return ObjectId(digest_text(region_id, hex_digits=24))
+def region_object_id(region_id: str) -> str:
+    """The id of a region's detection, the same in every version: 24 hex digits."""
+    return digest_text(region_id, hex_digits=24)
 
 
 def documents(
     frames: pa.Table, regions: pa.Table, media: MediaStore, dataset_id: Any, now: datetime
-) -> Iterator[list[dict[str, Any]]]:
+) -> Iterator[list[bytes]]:
     """Make the sample documents of a version, some thousand at a time.
 
     Args:
@@ -82,69 +100,70 @@ def documents(
         media: Where the pictures lie.
         dataset_id: `_id` of the FiftyOne dataset.
         now: UTC, written as creation time.
+
+    Yields:
+        BSON, one document a frame.
     """
-    position = {name: row for row, name in enumerate(frames["frame_id"].to_pylist())}
-    row_of = np.array([position[name] for name in regions["frame_id"].to_pylist()], dtype=np.int64)
-    if np.any(np.diff(row_of) < 0):
-        raise ValueError("regions must follow the order of the frames")
+    place = flat_array(pc.index_in(regions["frame_id"], value_set=flat_array(frames["frame_id"])))
+    row_of = np.asarray(place.fill_null(-1).to_numpy(), dtype=np.int64)
+    if np.any(np.diff(row_of, prepend=0) < 0):
+        raise ValueError("regions must follow the order of the frames, each on one of them")
     bounds = np.searchsorted(row_of, np.arange(frames.num_rows + 1))
-    for start in range(0, frames.num_rows, _CHUNK_FRAMES):
-        chunk = frames.slice(start, _CHUNK_FRAMES)
-        low, high = int(bounds[start]), int(bounds[start + chunk.num_rows])
+    start = 0
+    while start < frames.num_rows:
+        low = int(bounds[start])
+        full = int(np.searchsorted(bounds, low + _CHUNK_REGIONS, side="right")) - 1
+        chunk = frames.slice(start, min(_CHUNK_FRAMES, max(1, full - start)))
+        high = int(bounds[start + chunk.num_rows])
         sizes = np.stack([_numbers(chunk["width_px"]), _numbers(chunk["height_px"])], axis=1)
         found = detections(regions.slice(low, high - low), sizes[row_of[low:high] - start])
-        cuts = (bounds[start : start + chunk.num_rows + 1] - low).tolist()
-        yield _samples(chunk, found, cuts, media.root, dataset_id, now)
+        cuts = bounds[start : start + chunk.num_rows + 1] - low
+        yield list(_samples(chunk, found, cuts, media.root, dataset_id, now).to_pylist())
+        start += chunk.num_rows
 
 
 def _samples(
     frames: pa.Table,
-    detections: list[dict[str, Any]],
-    cuts: list[int],
+    detections: pa.Array,
+    cuts: npt.NDArray[np.int64],
     media: Path,
     dataset_id: Any,
     now: datetime,
-) -> list[dict[str, Any]]:
-    from bson import ObjectId
-
-    root = str(media)
-    columns = [frames[name].to_pylist() for name in (*FIELDS, "media_digest", "width_px", "height_px")]
-    result = []
-    for row, (name, source, index, seconds, split, group, pending, digest, width, height) in enumerate(
-        zip(*columns, strict=True)
-    ):
-        result.append(
-            {
-                "_id": ObjectId(name),
-                "filepath": f"{root}/{digest[:2]}/{digest}.jpg",
-                "tags": [split],
-                "metadata": {
-                    "_cls": "ImageMetadata",
-                    "mime_type": "image/jpeg",
-                    "width": width,
-                    "height": height,
-                    "num_channels": 3,
-                },
-                "_media_type": "image",
-                "_rand": int(name[:8], 16) / 0x100000000,
-                "frame_id": name,
-                "source": source,
-                "frame_index": index,
-                "timestamp_s": seconds,
-                "split": split,
-                "group": group,
-                "pending": pending,
-                "regions": {"_cls": "Detections", "detections": detections[cuts[row] : cuts[row + 1]]},
-                "_dataset_id": dataset_id,
-                "created_at": now,
-                "last_modified_at": now,
-            }
-        )
-    return result
+) -> pa.Array:
+    rows = frames.num_rows
+    column = {name: flat_array(frames[name]) for name in frames.schema.names}
+    ids = bytes.fromhex("".join(column["frame_id"].to_pylist()))
+    random = np.frombuffer(ids, np.uint8).reshape(-1, 12)[:, :4].copy().view(">u4").ravel() / 0x100000000
+    digest = column["media_digest"]
+    folder = pc.utf8_slice_codeunits(digest, 0, 2)
+    metadata = [
+        constant("_cls", "ImageMetadata"),
+        constant("mime_type", "image/jpeg"),
+        integers("width", column["width_px"]),
+        integers("height", column["height_px"]),
+        constant("num_channels", 3),
+    ]
+    found = [constant("_cls", "Detections"), lists("detections", detections, cuts)]
+    return bson_documents(
+        [
+            object_ids("_id", ids),
+            strings("filepath", pc.binary_join_element_wise(f"{media}/", folder, "/", digest, ".jpg", "")),
+            singles("tags", column["split"]),
+            embedded("metadata", metadata, rows),
+            constant("_media_type", "image"),
+            doubles("_rand", pa.array(random)),
+            *(_KINDS[kind](name, column[name]) for name, (kind, _) in FIELDS.items()),
+            embedded("regions", found, rows),
+            constant("_dataset_id", dataset_id),
+            constant("created_at", now),
+            constant("last_modified_at", now),
+        ],
+        rows,
+    )
 
 
-def detections(regions: pa.Table, sizes: np.ndarray) -> list[dict[str, Any]]:
-    """Detection documents, key by key in the order that FiftyOne writes them.
+def detections(regions: pa.Table, sizes: np.ndarray) -> pa.Array:
+    """Detection documents as BSON, key by key in the order that FiftyOne writes them.
 
     Args:
         regions: Columns `tables.REGIONS`.
@@ -155,19 +174,20 @@ def detections(regions: pa.Table, sizes: np.ndarray) -> list[dict[str, Any]]:
     )
     regions = regions.append_column("corrected", changed)
     regions = regions.rename_columns({"crop_digest": "crop"})
-    count = regions.num_rows
-    columns: dict[str, Iterable[Any]] = {
-        "_id": map(region_object_id, regions["region_id"].to_pylist()),
-        "_cls": repeat("Detection", count),
-        "attributes": repeat({}, count),
-        "tags": repeat([], count),
-        "label": _values(regions["label"]),
-        "bounding_box": relative_boxes(regions["xyxy"], sizes).tolist(),
-        "confidence": _values(regions["score"]),
-        **{name: _values(regions[name]) for name in DETECTION_FIELDS},
-    }
-    keys = tuple(columns)
-    return [dict(zip(keys, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    ids = "".join(map(region_object_id, regions["region_id"].to_pylist()))
+    return bson_documents(
+        [
+            object_ids("_id", bytes.fromhex(ids)),
+            constant("_cls", "Detection"),
+            constant("attributes", {}),
+            constant("tags", []),
+            strings("label", flat_array(regions["label"])),
+            points("bounding_box", relative_boxes(regions["xyxy"], sizes)),
+            doubles("confidence", flat_array(regions["score"])),
+            *(_KINDS[kind](name, flat_array(regions[name])) for name, (kind, _) in DETECTION_FIELDS.items()),
+        ],
+        regions.num_rows,
+    )
 
 
 def relative_boxes(xyxy: pa.ChunkedArray, sizes: np.ndarray) -> np.ndarray:
@@ -181,10 +201,3 @@ def relative_boxes(xyxy: pa.ChunkedArray, sizes: np.ndarray) -> np.ndarray:
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(column.to_numpy())
-
-
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    if pa.types.is_floating(column.type):  # arrow's own conversion makes a scalar object of every value
-        values = flat_array(column).to_numpy(zero_copy_only=False).astype(np.float64).tolist()
-        return [None if math.isnan(value) else value for value in values]
-    return list(column.to_pylist())

@@ -6,6 +6,7 @@ shards and decodes nothing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from labelmill.annotators.types import Boxes, Image
+from labelmill.datasets.media import MediaStore
 from labelmill.datasets.workspace import Workspace
 from labelmill.errors import SourceError
 from labelmill.files import digest_text, disk_errors, replacing
@@ -45,6 +47,7 @@ def store_frames(
     frame_images: FrameImages,
     *,
     quality: int,
+    stored: set[str] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pa.Array:
     """Bring every frame's picture into the media store.
@@ -54,6 +57,7 @@ def store_frames(
         frames: Columns `tables.FRAMES`.
         frame_images: Decoder of the frames that no shard knows.
         quality: Of JPEG, 1 to 100.
+        stored: What the media store has (`stored_media`), if that was asked already; added to.
         progress: Called with the decoded and the total number of frames.
 
     Returns:
@@ -64,7 +68,7 @@ def store_frames(
     """
     folder = workspace.shards / "media"
     known = _read_maps(folder, quality)
-    stored = stored_media(workspace)
+    stored = stored_media(workspace) if stored is None else stored
     keys = list(zip(frames["source_digest"].to_pylist(), frames["frame_index"].to_pylist(), strict=True))
     missing = [row for row, key in enumerate(keys) if known.get(key, "") not in stored]
     progress(len(keys) - len(missing), len(keys))
@@ -99,13 +103,8 @@ def stored_media(workspace: Workspace) -> set[str]:
     root = workspace.media.root
     if not root.is_dir():
         return set()
-    return {
-        path.name.removesuffix(".jpg")
-        for folder in root.iterdir()
-        if folder.is_dir()
-        for path in folder.iterdir()
-        if path.name.endswith(".jpg")
-    }
+    names = (file.name for folder in os.scandir(root) if folder.is_dir() for file in os.scandir(folder))
+    return {name.removesuffix(".jpg") for name in names if name.endswith(".jpg")}
 
 
 def _batches(items: Iterable[tuple[str, int, Image]]) -> Iterator[list[tuple[str, int, Image]]]:
@@ -176,6 +175,13 @@ def recut_crops(
     return regions.set_column(position, "crop_digest", pa.array(crops, pa.string()))
 
 
-def missing_crops(workspace: Workspace, regions: pa.Table) -> list[str]:
-    """Digests of crops that the media store lacks."""
-    return sorted(set(pc.unique(regions["crop_digest"]).to_pylist()) - stored_media(workspace))
+def missing_crops(media: MediaStore, regions: pa.Table, stored: set[str]) -> list[str]:
+    """Digests of crops that the media store lacks.
+
+    Args:
+        media: The store.
+        regions: Columns `tables.REGIONS`.
+        stored: What it had a moment ago (`stored_media`).
+    """
+    unknown = set(pc.unique(regions["crop_digest"]).to_pylist()) - stored
+    return sorted(digest for digest in unknown if not media.path(digest).exists())

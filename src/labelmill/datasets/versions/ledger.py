@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelmill import __version__
-from labelmill.datasets.versions.manifest import Reviewer
+from labelmill.datasets.versions.manifest import Manifest, Reviewer
 from labelmill.datasets.versions.tables import DecidedBy
 
 
@@ -45,6 +45,27 @@ def reviewers(regions: pa.Table) -> list[Reviewer]:
             )
         )
     return ledger
+
+
+def warnings(manifest: Manifest, frames: pa.Table) -> list[str]:
+    """Splits that should have frames and have none: nothing can be validated or tested on them."""
+    there = manifest.counts["frames"]
+    empty = [
+        name for name, share in sorted(manifest.splits["shares"].items()) if share and not there.get(name)
+    ]
+    if not empty:
+        return []
+    if manifest.splits.get("given"):
+        why = "dataset.assignments puts none there"
+    else:
+        groups = len(pc.unique(frames["group"]))
+        what = "one group of frames" if groups == 1 else f"{groups} groups of frames"
+        why = (
+            f"this footage gives {what} that must stay together (neighbours in time, near-duplicate crops); "
+            "add footage, or shorten dataset.time_block_s"
+        )
+    named = " and ".join([", ".join(empty[:-1]), empty[-1]] if len(empty) > 1 else empty)
+    return [f"no frames in {named}: {why}"]
 
 
 def code_version() -> str:

@@ -40,6 +40,8 @@ def differences(workspace: Workspace, folder: Path, version: Version) -> list[st
     Returns:
         Frame ids, sorted; None where FiftyOne does not have the version.
     """
+    import bson
+
     with open_database(folder) as database:
         found = database.datasets.find_one({"name": version.manifest.window_name})
         if found is None:
@@ -49,7 +51,7 @@ def differences(workspace: Workspace, folder: Path, version: Version) -> list[st
         stored = {sample["_id"]: sample for sample in samples.find({}, dict.fromkeys(keys, 1))}
     different: list[str] = []
     for batch in documents(version.frames, version.regions, workspace.media, None, datetime.now(UTC)):
-        for document in batch:
+        for document in map(bson.decode, batch):
             expected = {key: document[key] for key in keys}
             if _content(stored.pop(document["_id"], {})) != _content(expected):
                 different.append(document["frame_id"])

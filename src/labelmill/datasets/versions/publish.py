@@ -17,9 +17,16 @@ from labelmill.datasets.tables import NG
 from labelmill.datasets.tables import REGIONS as RUN_REGIONS
 from labelmill.datasets.versions.config import DatasetConfig
 from labelmill.datasets.versions.content import flat_array, version_tables
-from labelmill.datasets.versions.frames import Cut, FrameImages, missing_crops, recut_crops, store_frames
+from labelmill.datasets.versions.frames import (
+    Cut,
+    FrameImages,
+    missing_crops,
+    recut_crops,
+    store_frames,
+    stored_media,
+)
 from labelmill.datasets.versions.gate import find_leaks, read_assignments, refuse
-from labelmill.datasets.versions.ledger import code_version, counts, reviewers
+from labelmill.datasets.versions.ledger import code_version, counts, reviewers, warnings
 from labelmill.datasets.versions.manifest import FORMAT, Lineage, Manifest, Parent, Rows, Source
 from labelmill.datasets.versions.restore import restore
 from labelmill.datasets.versions.show import Progress, Window, gather
@@ -68,6 +75,11 @@ class Published:
     version: Version
     created: bool
 
+    @property
+    def warnings(self) -> list[str]:
+        """What the publisher should know before somebody trains on it; one line each."""
+        return warnings(self.version.manifest, self.version.frames)
+
 
 def publish(
     workspace: Workspace,
@@ -105,7 +117,8 @@ def publish(
     frames, regions = _rows(workspace, config, origin, progress)
     frames, splits = _split(workspace, config, origin, earlier, frames, regions)
     classes = sorted({*pc.unique(regions["label"]).to_pylist(), *origin.run.get("classes", [])} - {NG})
-    content = digest_text("version", *classes, rows_digest(frames), rows_digest(regions))
+    digests = rows_digest(frames), rows_digest(regions)
+    content = digest_text("version", *classes, *digests)
     for version in reversed(earlier):
         if version.manifest.content_digest == content:
             if window and not window.shows(version.manifest, version.digest):
@@ -128,8 +141,8 @@ def publish(
                 classes=classes,
                 splits=splits,
                 counts=counts(frames, regions),
-                frames=_write(staging / "frames.parquet", frames),
-                regions=_write(staging / "regions.parquet", regions),
+                frames=_write(staging / "frames.parquet", frames, digests[0]),
+                regions=_write(staging / "regions.parquet", regions, digests[1]),
                 lineage=_lineage(origin, frames, regions),
             )
         staged = None
@@ -159,16 +172,18 @@ def _rows(
 ) -> tuple[pa.Table, pa.Table]:
     """The version's two tables, with every picture that they name in the media store; no splits yet."""
     frames, regions = version_tables(*read_run(workspace))
+    stored = stored_media(workspace)
     media = store_frames(
         workspace,
         frames,
         origin.frame_images,
         quality=config.jpeg_quality,
+        stored=stored,
         progress=lambda done, total: progress(done, total, "frames"),
     )
     frames = frames.set_column(FRAMES.get_field_index("media_digest"), FRAMES.field("media_digest"), media)
     regions = recut_crops(workspace, frames, regions, origin.cut, quality=config.jpeg_quality)
-    if lost := missing_crops(workspace, regions):
+    if lost := missing_crops(workspace.media, regions, stored):
         raise VersionError(
             f"{len(lost)} crops are gone from {workspace.media.root}",
             got=f"no {lost[0][:16]}….jpg",
@@ -248,11 +263,9 @@ def read_run(workspace: Workspace) -> tuple[pa.Table, pa.Table, pa.Table | None]
     )
 
 
-def _write(path: Path, table: pa.Table) -> Rows:
+def _write(path: Path, table: pa.Table, digest: str) -> Rows:
     write_table(path, table)
-    return Rows(
-        file=path.name, rows=table.num_rows, rows_digest=rows_digest(table), file_digest=digest_file(path)
-    )
+    return Rows(file=path.name, rows=table.num_rows, rows_digest=digest, file_digest=digest_file(path))
 
 
 def _lineage(origin: Origin, frames: pa.Table, regions: pa.Table) -> Lineage:
