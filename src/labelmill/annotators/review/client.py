@@ -27,6 +27,8 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 5.0
 _LISTED = (
     "id,data,total_predictions,total_annotations,cancelled_annotations,overlap,is_labeled,predictions_score"
 )
+# Of a task and of its annotations alike; everything would cost the server twice to four times the work.
+_ANSWERED = f"{_LISTED},annotations,created_at,updated_at,result,completed_by,was_cancelled,lead_time"
 # The server computes the score only where a filter names it; the other half lets every task through.
 _ALL_BY_NUMBER = json.dumps(
     {
@@ -335,7 +337,9 @@ class Studio:
             "list the answers",
             lambda c: {
                 t.id: _task(t)
-                for t in c.tasks.list(project=project, fields="all", query=query, page_size=100)
+                for t in c.tasks.list(
+                    project=project, fields="all", include=_ANSWERED, query=query, page_size=200
+                )
             },
         )
 
