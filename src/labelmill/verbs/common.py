@@ -119,4 +119,4 @@ class _Lines:
         self._last = now
         rate = (done - self._first) / max(now - self._started, 1e-9)
         left = f", {(total - done) / rate:,.0f} s left" if rate > 0 and done < total else ""
-        note(f"{what}: {done} of {total} {self._unit}, {rate:,.1f}/s{left}")
+        note(f"{what}: {f'{done} of {total} {self._unit}'.rstrip()}, {rate:,.1f}/s{left}")

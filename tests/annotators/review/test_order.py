@@ -185,6 +185,6 @@ def test_every_crop_is_asked_about_exactly_once(seed: int, similarity: float) ->
 def test_a_contact_sheet_shows_every_crop() -> None:
     crops = [np.full((10 + number, 30, 3), 10 * number, np.uint8) for number in range(7)]
     sheet = contact_sheet(crops)
-    assert sheet.shape == (2 * (CELL_PX + 4) + 4, 5 * (CELL_PX + 4) + 4, 3)
+    assert sheet.shape == (3 * (CELL_PX + 4) + 4, 3 * (CELL_PX + 4) + 4, 3)
     assert sheet.dtype == np.uint8
     assert notice("none").shape == (CELL_PX, 3 * CELL_PX, 3)
