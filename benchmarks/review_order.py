@@ -1,11 +1,13 @@
 """How many decisions each order of the queue needs: `python -m benchmarks.review_order`.
 
-Real crops of hand tools ($LABELMILL_DATA/tools, train and val), embedded by the `timm` encoder with
-MobileNetV2 weights, matched to ten templates a class with λ chosen by the templates; classes with fewer than
-40 crops have no template, so that their crops are NG in truth. A simulated annotator knows the truth and
-confirms a group only when it holds for every crop of it. Everything is in the queue. A crop has its decided
-label, or the machine's: nothing else is changed by a decision. The queue is ordered anew after every 50
-decisions, as by a push.
+Real crops of hand tools ($LABELMILL_DATA/tools), embedded by the `timm` encoder with MobileNetV2 weights. Ten
+templates of each class are drawn from the training images; classes with fewer than 40 crops there have none,
+but for ten NG templates, so that their crops are NG in truth. The queue is every crop of the validation
+images, matched as a line does it by default. A simulated annotator knows the truth and confirms a group only
+when it holds for every crop of it. A crop has its decided label, or the machine's: nothing else is changed by
+a decision. The queue is ordered anew after every 25 decisions, as by a push.
+
+The constants of the order were chosen with `--queue train` (templates and queue from the training images).
 """
 
 from __future__ import annotations
@@ -27,12 +29,11 @@ from labelmill.annotators.matching import match
 from labelmill.annotators.review.grouping import group
 from labelmill.annotators.review.priority import Evidence, values
 from labelmill.annotators.routing import route
-from labelmill.annotators.similarity import unit_rows
-from labelmill.annotators.templates import TemplateBank, suggest_lambda
+from labelmill.annotators.templates import TemplateBank, make_bank, suggest_lambda
 from labelmill.images import Image, read_image
 
 DOCS = Path(__file__).parents[1] / "docs"
-TEMPLATES, FEWEST, PUSH = 10, 40, 50
+TEMPLATES, FEWEST, PUSH = 10, 40, 25
 SIMILARITY = 0.95
 DRAWS = 5
 AIMS = (0.9, 0.95, 0.99)
@@ -48,7 +49,7 @@ class Bench:
     """Crops to be labelled.
 
     Attributes:
-        rows: Embeddings of length 1.
+        rows: Embeddings in the bank's space.
         truth: Class or NG of each.
         machine: The machine's label of each.
         bank: Templates.
@@ -66,27 +67,26 @@ class Bench:
     uncertainty: Floats
 
 
-def load_crops(data: Path) -> tuple[list[Image], Strings]:
-    """Every labelled box of the tools set, cut out, and its class."""
+def load_crops(data: Path, split: str) -> tuple[list[Image], Strings]:
+    """Every labelled box of a split of the tools set, cut out, and its class."""
     import yaml
 
     names = yaml.safe_load((data / "tools" / "data.yaml").read_text())["names"]
     crops: list[Image] = []
     classes: list[str] = []
-    for split in ("train", "val"):
-        for path in sorted((data / "tools" / "images" / split).iterdir()):
-            labels = data / "tools" / "labels" / split / f"{path.stem}.txt"
-            image = read_image(path)
-            if isinstance(image, str) or not labels.exists():
-                continue
-            height, width = image.shape[:2]
-            for line in labels.read_text().splitlines():
-                kind, x, y, w, h = (float(word) for word in line.split())
-                x1, x2 = max(0, round((x - w / 2) * width)), min(width, round((x + w / 2) * width))
-                y1, y2 = max(0, round((y - h / 2) * height)), min(height, round((y + h / 2) * height))
-                if x2 - x1 >= 4 and y2 - y1 >= 4:
-                    crops.append(image[y1:y2, x1:x2])
-                    classes.append(str(names[int(kind)]))
+    for path in sorted((data / "tools" / "images" / split).iterdir()):
+        labels = data / "tools" / "labels" / split / f"{path.stem}.txt"
+        image = read_image(path)
+        if isinstance(image, str) or not labels.exists():
+            continue
+        height, width = image.shape[:2]
+        for line in labels.read_text().splitlines():
+            kind, x, y, w, h = (float(word) for word in line.split())
+            x1, x2 = max(0, round((x - w / 2) * width)), min(width, round((x + w / 2) * width))
+            y1, y2 = max(0, round((y - h / 2) * height)), min(height, round((y + h / 2) * height))
+            if x2 - x1 >= 4 and y2 - y1 >= 4:
+                crops.append(image[y1:y2, x1:x2])
+                classes.append(str(names[int(kind)]))
     return crops, np.array(classes)
 
 
@@ -106,26 +106,40 @@ def embed(crops: list[Image], weights: Path) -> Rows:
     for start in range(0, len(crops), 256):
         parts.append(encoder.encode(crops[start : start + 256]))
         print(f"embedded {min(start + 256, len(crops))} of {len(crops)}", flush=True)
-    return unit_rows(np.concatenate(parts).astype(np.float16))  # as the shard store keeps them
+    return np.concatenate(parts).astype(np.float16).astype(np.float32)  # as the shard store keeps them
 
 
-def make_bench(rows: Rows, classes: Strings, seed: int) -> Bench:
-    """Draw templates and match the rest."""
+def draw_templates(classes: Strings, seed: int) -> tuple[tuple[str, ...], list[int], list[int]]:
+    """Names of the classes, and crop and class number of each template; -1 for NG."""
     rng = np.random.default_rng(seed)
-    known = [name for name in sorted(set(classes.tolist())) if (classes == name).sum() >= FEWEST]
-    chosen = [rng.permutation(np.flatnonzero(classes == name))[:TEMPLATES] for name in known]
-    owners = np.repeat(np.arange(len(known)), TEMPLATES)
-    bank = TemplateBank(tuple(known), rows[np.concatenate(chosen)], owners)
-    rest = np.setdiff1d(np.arange(len(rows)), np.concatenate(chosen))
+    known = tuple(name for name in sorted(set(classes.tolist())) if (classes == name).sum() >= FEWEST)
+    rows: list[int] = []
+    owners: list[int] = []
+    for number, name in enumerate(known):
+        rows += rng.permutation(np.flatnonzero(classes == name))[:TEMPLATES].tolist()
+        owners += [number] * TEMPLATES
+    rows += rng.permutation(np.flatnonzero(~np.isin(classes, known)))[:TEMPLATES].tolist()
+    return known, rows, owners + [-1] * TEMPLATES
+
+
+def make_bench(templates: tuple[Rows, Strings], queue: tuple[Rows, Strings] | None, seed: int) -> Bench:
+    """Draw templates, and match the queue; the rest of the templates' crops where there is none."""
+    known, chosen, owners = draw_templates(templates[1], seed)
+    config = MatchingConfig()
+    bank = make_bank(known, templates[0][chosen], np.array(owners), config)
+    if queue is None:
+        rest = np.setdiff1d(np.arange(len(templates[0])), chosen)
+        queue = templates[0][rest], templates[1][rest]
     threshold = suggest_lambda(bank)
-    matches = match(rows[rest], bank)
-    routed = route(matches, bank.classes, threshold, MatchingConfig())
+    matches = match(queue[0], bank)
+    routed = route(matches, bank.classes, threshold, config)
     uncertainty = -np.minimum(np.abs(matches.margin), np.abs(matches.similarity - threshold)).astype(
         np.float64
     )
-    truth = np.where(np.isin(classes[rest], known), classes[rest], "NG")
-    names = tuple(known[owner] for owner in owners)
-    return Bench(rows[rest], truth, np.array(routed.labels), bank, names, threshold, uncertainty)
+    truth = np.where(np.isin(queue[1], known), queue[1], "NG")
+    names = tuple(known[owner] if owner >= 0 else "NG" for owner in owners)
+    rows = bank.space.transform(queue[0])
+    return Bench(rows, truth, np.array(routed.labels), bank, names, threshold, uncertainty)
 
 
 def orders(bench: Bench, seed: int) -> dict[str, Callable[[npt.NDArray[np.bool_]], Floats]]:
@@ -179,24 +193,35 @@ def needed(curve: list[tuple[int, float]], aim: float) -> int:
     return next((spent for spent, accuracy in curve if accuracy >= aim), curve[-1][0])
 
 
-def measure(data: Path, weights: Path) -> dict[str, Any]:
-    crops, classes = load_crops(data)
-    rows = embed(crops, weights)
-    found: dict[str, Any] = {"machine": describe(), "crops": len(crops), "draws": DRAWS, "orders": {}}
+def measure(data: Path, weights: Path, split: str) -> dict[str, Any]:
+    templates, names = load_crops(data, "train")
+    queue = None
+    used = np.arange(len(templates))
+    if split == "val":
+        crops, classes = load_crops(data, "val")
+        queue = embed(crops, weights), classes
+        used = np.unique([row for seed in range(DRAWS) for row in draw_templates(names, seed)[1]])
+    found_rows = embed([templates[row] for row in used], weights)
+    rows = np.zeros((len(templates), found_rows.shape[1]), np.float32)
+    rows[used] = found_rows
+    pool = rows, names
+    found: dict[str, Any] = {"machine": describe(), "draws": DRAWS, "orders": {}}
     curves: dict[str, list[list[tuple[int, float]]]] = {order: [] for order in ORDERS}
-    starts, thresholds, counts = [], [], []
+    starts, thresholds, counts, wrong = [], [], [], []
     for seed in range(DRAWS):
-        bench = make_bench(rows, classes, seed)
+        bench = make_bench(pool, queue, seed)
         starts.append(float((bench.machine == bench.truth).mean()))
         thresholds.append(bench.threshold)
         counts.append(len(bench.rows))
+        wrong.append(int((bench.machine != bench.truth).sum()))
         for order in ORDERS:
             curves[order].append(simulate(bench, order, seed))
             print(f"templates {seed}, {order}: {needed(curves[order][-1], 0.99)} decisions", flush=True)
-    found |= {"queue": counts, "start_accuracy": starts, "lambda": thresholds}
+    found |= {"queue": counts, "start_accuracy": starts, "lambda": thresholds, "wrong": wrong}
     for order, runs in curves.items():
         found["orders"][order] = {str(aim): [needed(run, aim) for run in runs] for aim in AIMS}
-    draw_curves(curves, DOCS / "images" / "review_order.png")
+    if split == "val":
+        draw_curves(curves, DOCS / "images" / "review_order.png")
     return found
 
 
@@ -231,18 +256,22 @@ def report(found: dict[str, Any]) -> str:
         low, high = min(needs["0.99"]), max(needs["0.99"])
         cells = " | ".join(f"{number:,.0f}" for number in at)
         rows.append(f"| {order} | {cells} | {low:,} to {high:,} | {at[-1] / random_needs:.0%} |\n")
+    least = [
+        max(0, wrong - count // 100) for wrong, count in zip(found["wrong"], found["queue"], strict=True)
+    ]
     return f"""# Decisions that each order of the queue needs
 
 `python -m benchmarks.review_order` on {found["machine"]}.
 
-{found["crops"]:,} real tool crops, MobileNetV2 embeddings, {TEMPLATES} templates a class, λ chosen by the
-templates ({median(found["lambda"]):.3f}); classes with fewer than {FEWEST} crops are NG. All
-{found["queue"][0]:,} crops that are no template are in the queue; the machine labels
-{median(found["start_accuracy"]):.1%} of them right. Medians of {found["draws"]} draws of templates.
+Real tool crops, MobileNetV2 embeddings, default matching, {TEMPLATES} templates a class and {TEMPLATES} of NG
+from the training images, λ chosen by the templates ({median(found["lambda"]):.3f}). All
+{found["queue"][0]:,} crops of the validation images are in the queue; the machine labels
+{median(found["start_accuracy"]):.1%} of them right. Medians of {found["draws"]} draws of templates; the
+constants of the order were chosen on training images.
 
 A decision changes the label of its crop, or of its group when it holds for all of it, and of nothing else:
-every wrong crop or group has to be found, and with single crops no order can need fewer decisions than
-there are wrong labels beyond the 1 %.
+every wrong label has to be found. With single crops no order can need fewer than {median(least):,.0f}
+decisions for 99 % (the wrong labels beyond the 1 %).
 
 | order | for 90 % | for 95 % | for 99 % | range at 99 % | of random |
 |---|---|---|---|---|---|
@@ -253,12 +282,16 @@ there are wrong labels beyond the 1 %.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--queue", choices=("val", "train"), default="val")
     parser.add_argument("--data", type=Path, default=os.environ.get("LABELMILL_DATA"))
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("LABELMILL_DATA is not set, and there is no --data")
     weights = arguments.data.parent / "weights" / "mobilenet_v2_imagenet.safetensors"
-    found = measure(arguments.data, weights)
+    found = measure(arguments.data, weights, arguments.queue)
+    if arguments.queue != "val":
+        print(report(found))
+        return
     (DOCS / "results").mkdir(parents=True, exist_ok=True)
     (DOCS / "results" / "review_order.md").write_text(report(found))
     (DOCS / "results" / "review_order.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -21,13 +21,16 @@ def process_of(server: LabelStudioServer) -> int:
     return number
 
 
-def under_fire(server: LabelStudioServer, action: Callable[[], T], after_s: float) -> tuple[T, bool]:
+def under_fire(
+    server: LabelStudioServer, action: Callable[[], T], after_s: float, *, port: int | None = None
+) -> tuple[T, bool]:
     """Do something while the server is killed and started again.
 
     Args:
         server: The server.
         action: What is done.
         after_s: When the server is killed, from the start of the action.
+        port: Where it is started again; where it was without one.
 
     Returns:
         The action's result, and whether the server was killed before it ended.
@@ -42,7 +45,7 @@ def under_fire(server: LabelStudioServer, action: Callable[[], T], after_s: floa
         os.kill(pid, signal.SIGKILL)
         while server.running():
             time.sleep(0.02)
-        server.up()
+        server.up(port=port)
 
     thread = threading.Thread(target=fire)
     thread.start()

@@ -1,6 +1,6 @@
 """Takes `review.png`: the labelling page of the sample line's first group, in a headless Chromium.
 
-labelmill demo && labelmill services up && labelmill review push labelmill-demo/sample/line.yaml \
+labelmill demo && labelmill services up && labelmill review push labelmill-demo/sample/demo-line.yaml \
         -w labelmill-demo/workspace
 python docs/images/take_review.py labelmill-demo/workspace
 """

@@ -83,7 +83,13 @@ def progress_bar(unit: str) -> Iterator[Callable[[int, int, str], None]]:
     with bar:
         task = bar.add_task("", total=None, rate="")
 
+        now = ""
+
         def update(done: int, total: int, what: str) -> None:
+            nonlocal now
+            if what != now:
+                bar.reset(task, total=total)
+                now = what
             speed = bar.tasks[task].speed
             rate = f"{speed:,.0f}/s" if speed else ""
             bar.update(task, completed=done, total=total, description=what, rate=rate)
@@ -101,15 +107,16 @@ class _Lines:
         self._unit = unit
         self._started = self._last = self._clock()
         self._first: int | None = None
+        self._what = ""
 
     def __call__(self, done: int, total: int, what: str) -> None:
         now = self._clock()
-        if self._first is None:
-            self._first = done
+        if self._first is None or what != self._what:  # each part of the work has its own rate
+            self._first, self._what, self._started = done, what, now
             return
         if now - self._last < 5 and done < total:
             return
         self._last = now
         rate = (done - self._first) / max(now - self._started, 1e-9)
         left = f", {(total - done) / rate:,.0f} s left" if rate > 0 and done < total else ""
-        note(f"{what}: {done} of {total} {self._unit}, {rate:,.1f}/s{left}")
+        note(f"{what}: {f'{done} of {total} {self._unit}'.rstrip()}, {rate:,.1f}/s{left}")

@@ -19,6 +19,8 @@ from labelmill.verbs.common import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from labelmill.datasets.workspace import Workspace
 
 
@@ -46,11 +48,11 @@ def push(line: LinePath, workspace: WorkspacePath = None, as_json: AsJson = Fals
     place = workspace_of(config, workspace)
     quality = config.dataset.jpeg_quality
     with (
-        progress_bar("tasks") as progress,
+        progress_bar("done") as progress,
         at_desk(config, config.review, place, frame_quality=quality, say=note) as desk,
     ):
         report = desk.push(progress=progress)
-    emit(report, as_json=as_json, text=lambda: _pushed(report))
+    emit(report, as_json=as_json, text=lambda: _pushed(report, line))
 
 
 def pull(
@@ -100,7 +102,7 @@ def pull(
                 report = {**desk.pull_and_count(), **report}
             report = report or desk.pull()
         report["resumed"] = report.get("open") == 0 and _resume(place)
-    emit(report, as_json=as_json, text=lambda: _pulled(report))
+    emit(report, as_json=as_json, text=lambda: _pulled(report, line))
 
 
 def _resume(workspace: Workspace) -> bool:
@@ -121,7 +123,14 @@ def status(line: LinePath, workspace: WorkspacePath = None, as_json: AsJson = Fa
     emit(report, as_json=as_json, text=lambda: _stands(report))
 
 
-def _pushed(report: dict[str, Any]) -> str:
+def _pushed(report: dict[str, Any], line: Path) -> str:
+    from labelmill.annotators.review.server import LabelStudioServer
+
+    server = LabelStudioServer()
+    access = server.access()
+    log_in = "log in"
+    if access is not None and report["project"].startswith(f"{access.url}/"):
+        log_in = f"log in as {access.login} (password in {server.root / 'access.json'})"
     return "\n".join(
         [
             f"{report['new']:,} new tasks, {report['updated']:,} updated, {report['opened']:,} reopened, "
@@ -129,17 +138,20 @@ def _pushed(report: dict[str, Any]) -> str:
             f"{report['queue']:,} questions in the queue for {report['queue'] + report['grouped']:,} crops, "
             f"{report['audits']:,} of them audits; {report['decided']:,} regions decided",
             report["project"],
+            f"{log_in}, press “Label All Tasks”, then `labelmill review pull {line}`",
         ]
     )
 
 
-def _pulled(report: dict[str, Any]) -> str:
+def _pulled(report: dict[str, Any], line: Path) -> str:
     rows = [
         f"{report['new_answers']:,} new answers; {report['decided']:,} regions decided, "
         f"{report['not_sure']:,} not sure, {report['disputed']:,} in dispute, {report['skipped']:,} skipped"
     ]
     if report["alpha"] is not None:
         rows.append(f"Krippendorff's alpha {report['alpha']:.3f}")
+    if report["decided"]:
+        rows.append(f"`labelmill publish {line}` takes them into a dataset version")
     return "\n".join(rows)
 
 

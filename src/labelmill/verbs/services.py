@@ -55,7 +55,7 @@ SERVICES: dict[str, Callable[[], Service]] = {"label-studio": _LabelStudio}
 """Name to maker, in the order in which they start."""
 
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; all without one.", show_default=False)
+    list[str] | None, typer.Argument(metavar="NAME", help="Which; all without one.", show_default=False)
 ]
 
 

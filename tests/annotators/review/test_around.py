@@ -188,3 +188,26 @@ def test_what_is_gone_is_none_and_what_cannot_be_repeated_is_not(moody: tuple[St
     with pytest.raises(InterruptedRequestError):
         studio.import_tasks(5, [{"data": {}}])
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("old", [0, 404, 503])
+def test_a_server_that_moved_is_followed(moody: tuple[Studio, type[Moody]], old: int) -> None:
+    studio, server = moody
+    stranger: type[Moody] = type("Stranger", (Moody,), {"moods": [old], "asked": []})
+    there = ThreadingHTTPServer(("127.0.0.1", 0), stranger)
+    thread = threading.Thread(target=there.serve_forever)
+    thread.start()
+    said: list[str] = []
+    moved = Studio(
+        f"http://127.0.0.1:{there.server_port}", "0" * 40, patience_s=10, say=said.append,
+        locate=lambda: studio.url,
+    )  # fmt: skip
+    try:
+        assert moved.preflight() == "a@b"
+    finally:
+        moved.close()
+        there.shutdown()
+        thread.join()
+        there.server_close()
+    assert (len(stranger.asked), len(server.asked)) == (1, 1)
+    assert said[-1] == f"Label Studio is at {studio.url} now"

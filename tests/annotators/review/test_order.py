@@ -6,10 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
 
 from labelmill.annotators.review.contact_sheet import CELL_PX, contact_sheet, notice
 from labelmill.annotators.review.grouping import MAX_MEMBERS, group
-from labelmill.annotators.review.priority import NOVELTY, SCALE, Evidence, lot, values
+from labelmill.annotators.review.priority import (
+    NOVELTY,
+    RIDGE,
+    SCALE,
+    TEMPERATURE,
+    Evidence,
+    lot,
+    values,
+)
 
 
 def unit(*degrees: float) -> np.ndarray:
@@ -17,8 +26,18 @@ def unit(*degrees: float) -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
-def expected(lead: float, nearest: float) -> float:
-    return float((1 - NOVELTY) / (1 + np.exp(lead / SCALE)) + NOVELTY * (1 - nearest) / 2)
+def expected(lead: float, nearest: float, far: float) -> float:
+    near = 1 / (1 + np.exp(lead / SCALE))
+    return float((1 - NOVELTY) * (near + far) / 2 + NOVELTY * (1 - nearest) / 2)
+
+
+def far(row: np.ndarray, label: str, evidence: Evidence) -> float:
+    """By scikit-learn's ridge regression."""
+    names = sorted({*evidence.labels, label, "NG"})
+    told = np.array([[name == other for other in names] for name in evidence.labels], float)
+    fit = Ridge(alpha=RIDGE).fit(evidence.rows.astype(float), told)
+    likely = np.exp(fit.predict(row.astype(float))[0] / TEMPERATURE)
+    return float(1 - likely[names.index(label)] / likely.sum())
 
 
 TEMPLATES = Evidence(unit(0, 90), ("a", "b"))
@@ -39,7 +58,32 @@ def test_value_follows_the_lead_over_the_nearest_rival(
     degrees: float, label: str, threshold: float, lead: float, nearest: float
 ) -> None:
     (value,) = values(unit(degrees), [label], TEMPLATES, threshold)
-    assert value == pytest.approx(expected(lead, nearest), abs=1e-6)
+    doubt = far(unit(degrees), label, TEMPLATES)
+    assert value == pytest.approx(expected(lead, nearest, doubt), abs=1e-6)
+
+
+def test_lambda_stands_for_ng_until_there_is_evidence_of_it() -> None:
+    row = unit(30)
+    told = Evidence(np.concatenate([TEMPLATES.rows, unit(170)]), ("a", "b", "NG"))
+    doubt = far(row, "a", told)
+    (value,) = values(row, ["a"], told, 0.8)  # with the templates alone, λ would be the nearer rival
+    assert value == pytest.approx(expected(COS[30] - COS[60], COS[30], doubt), abs=1e-6)
+
+
+def test_what_many_decisions_have_in_common_counts() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400, 12)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    truth = np.where(rows[:, 0] > 0, "a", "b")
+    told = Evidence(rows[:200], tuple(truth[:200].tolist()))  # more rows than dimensions
+    value = values(rows[200:], ["a"] * 200, told, -1.0)
+    wrong = truth[200:] != "a"
+    assert value[wrong].mean() > value[~wrong].mean() + 0.3
+    one = values(rows[200:201], ["a"], told, -1.0)[0]
+    cosines = rows[:200] @ rows[200]
+    sides = [float(cosines[truth[:200] == name].max()) for name in ("a", "b")]
+    doubt = far(rows[200:201], "a", told)
+    assert one == pytest.approx(expected(sides[0] - sides[1], max(sides), doubt), abs=1e-5)
 
 
 def test_a_decided_neighbour_settles_or_contradicts() -> None:
@@ -53,7 +97,7 @@ def test_a_decided_neighbour_settles_or_contradicts() -> None:
 def test_without_evidence_everything_is_new() -> None:
     nothing = Evidence(np.zeros((0, 2), np.float32), ())
     assert values(unit(0, 90), ["a", "NG"], nothing, 0.5) == pytest.approx(
-        [expected(-1.5, -1.0), expected(1.5, -1.0)], abs=1e-6
+        [expected(-1.5, -1.0, 0.5), expected(1.5, -1.0, 0.5)], abs=1e-6
     )
 
 
@@ -141,6 +185,6 @@ def test_every_crop_is_asked_about_exactly_once(seed: int, similarity: float) ->
 def test_a_contact_sheet_shows_every_crop() -> None:
     crops = [np.full((10 + number, 30, 3), 10 * number, np.uint8) for number in range(7)]
     sheet = contact_sheet(crops)
-    assert sheet.shape == (2 * (CELL_PX + 4) + 4, 5 * (CELL_PX + 4) + 4, 3)
+    assert sheet.shape == (3 * (CELL_PX + 4) + 4, 3 * (CELL_PX + 4) + 4, 3)
     assert sheet.dtype == np.uint8
     assert notice("none").shape == (CELL_PX, 3 * CELL_PX, 3)

@@ -27,6 +27,8 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 5.0
 _LISTED = (
     "id,data,total_predictions,total_annotations,cancelled_annotations,overlap,is_labeled,predictions_score"
 )
+# Of a task and of its annotations alike; everything would cost the server twice to four times the work.
+_ANSWERED = f"{_LISTED},annotations,created_at,updated_at,result,completed_by,was_cancelled,lead_time"
 # The server computes the score only where a filter names it; the other half lets every task through.
 _ALL_BY_NUMBER = json.dumps(
     {
@@ -120,6 +122,7 @@ class Studio:
         patience_s: How long a server that does not answer is waited for.
         timeout_s: How long one answer may take.
         say: Called with a line for people when the server is waited for.
+        locate: Says where the server is now; asked while it is waited for. None: where it was.
     """
 
     def __init__(
@@ -130,7 +133,9 @@ class Studio:
         patience_s: float = 120.0,
         timeout_s: float = 120.0,
         say: Callable[[str], None] = lambda _: None,
+        locate: Callable[[], str | None] | None = None,
     ) -> None:
+        self._locate = locate
         self.url = url.rstrip("/")
         self._token = token
         self._patience_s = patience_s
@@ -195,6 +200,8 @@ class Studio:
                     renewed = True
                     continue
                 if status < 500 and status not in (408, 429):
+                    if self._follow():
+                        continue  # whoever answers at the old address has nothing to say for the server
                     raise self._refusal(what, status, error.body) from error
                 trouble: object = f"status {status} {_said(error.body)}".strip()
                 cause: Exception = error
@@ -216,6 +223,17 @@ class Studio:
                 waiting = True
             time.sleep(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+            self._follow()
+
+    def _follow(self) -> bool:
+        """Go where the server is now; says whether that is another place."""
+        url = ((self._locate and self._locate()) or self.url).rstrip("/")
+        if url == self.url:
+            return False
+        self._say(f"Label Studio is at {url} now")
+        self.close()
+        self.url = url
+        return True
 
     def _refusal(self, what: str, status: int, body: object) -> ReviewError:
         said = _said(body)
@@ -335,7 +353,9 @@ class Studio:
             "list the answers",
             lambda c: {
                 t.id: _task(t)
-                for t in c.tasks.list(project=project, fields="all", query=query, page_size=100)
+                for t in c.tasks.list(
+                    project=project, fields="all", include=_ANSWERED, query=query, page_size=200
+                )
             },
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +27,7 @@ def contact_sheet(crops: Sequence[Image]) -> Image:
     """
     import cv2
 
-    columns = min(COLUMNS, len(crops))
+    columns = min(COLUMNS, math.isqrt(max(0, len(crops) - 1)) + 1)  # as square as can be: large on the page
     rows = -(-len(crops) // columns)
     step = CELL_PX + _GAP_PX
     sheet = np.full((rows * step + _GAP_PX, columns * step + _GAP_PX, 3), _PAPER, np.uint8)

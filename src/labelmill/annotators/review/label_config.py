@@ -30,6 +30,7 @@ _HOTKEYS = "123456789"
 _STYLE = """
 .lm-row { display: flex; flex-wrap: wrap; gap: 12px; align-items: flex-start }
 .lm-side { flex: 1 1 220px; min-width: 200px; max-width: 420px }
+.lm-crop { max-height: 330px; overflow: hidden }
 .lm-wide { flex: 2 1 480px; min-width: 320px }
 """
 
@@ -82,11 +83,12 @@ def build(classes: Sequence[str], extra: Iterable[str] = ()) -> str:
     ET.SubElement(root, "Text", name="note", value="$note")
 
     top = ET.SubElement(root, "View", className="lm-row")
-    left = ET.SubElement(top, "View", className="lm-side")
+    # Label Studio reserves a tall picture's height at full width; the row is as high as what it shows.
+    left = ET.SubElement(top, "View", className="lm-side lm-crop")
     ET.SubElement(left, "Header", value="This crop", size="5")
     _picture(left, "crop")
     for number in (1, 2):
-        side = ET.SubElement(top, "View", className="lm-side")
+        side = ET.SubElement(top, "View", className="lm-side lm-crop")
         ET.SubElement(side, "Header", value=f"$caption_{number}", size="5")
         _picture(side, f"template_{number}")
 

@@ -23,7 +23,7 @@ from labelmill.datasets.config import AnnotationConfig
 from labelmill.datasets.review.material import open_material
 from labelmill.datasets.review.pictures import Pictures, mirror, serve
 from labelmill.datasets.review.queue import build_tasks, choose
-from labelmill.datasets.review.state import State, ledger_path, read_state, write_state
+from labelmill.datasets.review.state import OWN, State, ledger_path, read_state, write_state
 from labelmill.datasets.workspace import Workspace
 from labelmill.errors import ReviewError, WorkspaceError
 from labelmill.files import disk_errors, replacing
@@ -89,8 +89,16 @@ class Desk:
             )
         self._server = own if access else None
         self._frame_quality = frame_quality
-        self.studio = Studio(url, token, patience_s=review.patience_s, say=say)
+        self._place = OWN if access else url
+        self.studio = Studio(
+            url, token, patience_s=review.patience_s, say=say, locate=self._address if access else None
+        )
         self.state = read_state(workspace, config.name)
+
+    def _address(self) -> str | None:
+        """Where this machine's server is now: a start that found its port taken chose another."""
+        access = self._server.access() if self._server else None
+        return access.url if access else None
 
     def close(self) -> None:
         """Close the connections to the server."""
@@ -102,14 +110,14 @@ class Desk:
         """The line's project on the server, if there is one."""
         state = self.state
         found = None
-        if state.url == self.studio.url and state.project:
+        if state.url == self._place and state.project:
             found = self.studio.get_project(state.project)
             if found and state.marker not in found.description:
                 found = None  # another server under this address gave the number to another project
         found = found or self.studio.find_project(state.marker)
-        origin = f"{self.studio.url}#{found.id}@{found.created_at}" if found else ""
+        origin = f"{self._place}#{found.id}@{found.created_at}" if found else ""
         if found and origin != state.origin:
-            self.state = State(state.marker, self.studio.url, found.id, origin, None)
+            self.state = State(state.marker, self._place, found.id, origin, None)
         return found
 
     def _make_project(self, page: str) -> Project:

@@ -9,6 +9,9 @@ from pathlib import Path
 from labelmill.datasets.workspace import Workspace
 from labelmill.files import digest_text, write_bytes
 
+OWN = "services"
+"""Stands for the address of this machine's own server, whose port may change."""
+
 
 @dataclass(slots=True)
 class State:
@@ -16,7 +19,7 @@ class State:
 
     Attributes:
         marker: Stands in the project's description, so that it is found again without this file.
-        url: The server.
+        url: The server's address, or `OWN`.
         project: Its number there; 0 before the first push.
         origin: Server, number and time of its making: tells apart two projects that bear one number.
         cursor: Changes up to this time were read (ISO 8601); None before the first pull.
