@@ -7,8 +7,8 @@ measured in a process of its own, so that its peak memory is its own, and is kep
 BLIP-2: `python -m benchmarks.annotators_blip2`.
 
 Seconds on the wall clock are those of a machine that may have been busy with other things; seconds of
-processor time are not, and the factors are given in both. One thread by default, for the same reason: two that
-wait for one another on a busy machine burn the time of both.
+processor time are not, and the factors are given in both. One thread by default, for the same reason: two
+that wait for one another on a busy machine burn the time of both.
 """
 
 from __future__ import annotations
