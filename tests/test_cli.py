@@ -196,6 +196,20 @@ def test_check_names_every_fault_with_its_cure(
     assert all("; " in detail and "\n" not in detail for detail in found.values())
 
 
+def test_check_says_what_templates_are_too_few_for(place: Path, call: Call) -> None:
+    save(place / "crops" / "1.png", square((9, 9, 9)))
+    folders = {"folder": "templates", "background": "crops"}
+    edit(place, templates=folders, matching={"space": "discriminant"})
+    said = call("check", "line.yaml").out
+    assert "background 1 (a few hundred tell more); no class has two, so that λ is a guess" in said
+    shutil.rmtree(place / "templates" / "blue")
+    for verb in ("check", "annotate"):
+        done = call(verb, "line.yaml")
+        assert done.code == 2
+        assert "matching.space 'discriminant'" in done.out + done.err
+        assert "got one class" in done.out + done.err
+
+
 def test_check_leaves_sources_and_weights_as_they_are(place: Path, call: Call) -> None:
     before = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
     call("check", "line.yaml")

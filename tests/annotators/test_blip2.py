@@ -7,7 +7,6 @@ import pickle
 import signal
 import subprocess
 import threading
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +16,17 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 from tests.annotators.blip2_conversion import port_names  # noqa: E402
+from tests.test_cli import digests  # noqa: E402
 
 from labelmill.annotators.encoders.blip2 import CLIP_MEAN, CLIP_STD, Blip2, Blip2Config  # noqa: E402
 from labelmill.annotators.encoders.lavis import Lavis, LavisConfig  # noqa: E402
 from labelmill.annotators.types import Encoder, Image  # noqa: E402
+from labelmill.datasets.annotate import annotate  # noqa: E402
+from labelmill.datasets.workspace import Workspace  # noqa: E402
 from labelmill.environments import Environment, ensure_environment  # noqa: E402
 from labelmill.errors import ServiceError, WeightsError  # noqa: E402
+from labelmill.line import load_line  # noqa: E402
+from labelmill.makers import ENCODERS  # noqa: E402
 
 FEATURES = ("pooled", "projected", "cls")
 DIMS = {"pooled": 128, "projected": 32, "cls": 176}
@@ -216,22 +220,37 @@ def test_worker_gives_what_lavis_gives(original: Original, worker: Lavis) -> Non
 
 
 @pytest.mark.server
-def test_killed_in_mid_batch_it_gives_the_same(worker: Lavis) -> None:
-    some = crops(12)
-    expected = worker.encode(some)
+def test_a_run_whose_worker_is_killed_in_mid_batch_ends_the_same(
+    worker: Lavis, bench: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = bench / "line.yaml"
+    settings = f"{{kind: lavis, checkpoint: {worker.config.checkpoint}, device: cpu, batch_size: 2}}"
+    path.write_text(path.read_text().replace("{kind: hog}", settings))
+    line = load_line(path)
+    monkeypatch.setattr(ENCODERS, "make", lambda config: worker)  # loaded already
+    whole = annotate(line, Workspace(bench / "whole"))
+    assert whole["counts"]["regions"] > 10
     process = worker.worker
     before, first = process.starts, process.pid
     assert first is not None
-    os.kill(first, signal.SIGSTOP)  # it holds still with a batch in its hands …
-    killer = threading.Timer(1.0, os.kill, (first, signal.SIGKILL))  # … and dies
-    killer.start()
-    started = time.monotonic()
-    found = worker.encode(some)
-    killer.join()
-    assert time.monotonic() - started >= 1
+    batches, encode, killers = 0, worker._forward, []
+
+    def watched(pixels: Any) -> Any:
+        nonlocal batches
+        batches += 1
+        if batches == 3:
+            os.kill(first, signal.SIGSTOP)  # it holds still with a batch in its hands …
+            killers.append(threading.Timer(0.5, os.kill, (first, signal.SIGKILL)))  # … and dies
+            killers[0].start()
+        return encode(pixels)
+
+    monkeypatch.setattr(worker, "_forward", watched)
+    annotate(line, Workspace(bench / "killed"))
+    killers[0].join()
+    assert batches > 4
     assert process.starts == before + 1
     assert process.pid != first
-    np.testing.assert_array_equal(found, expected)
+    assert digests(bench / "killed") == digests(bench / "whole")
 
 
 @pytest.mark.server

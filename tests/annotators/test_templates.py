@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tests.conftest import save, square
 
-from labelmill.annotators.config import TemplatesConfig
+from labelmill.annotators.config import MatchingConfig, TemplatesConfig
 from labelmill.annotators.similarity import unit_rows
 from labelmill.annotators.templates import (
     LAMBDA_WITHOUT_EVIDENCE,
     TemplateBank,
+    TemplateFiles,
+    check_space,
     find_templates,
     read_templates,
     suggest_lambda,
@@ -67,7 +70,7 @@ def test_ng_without_images(folder: Path) -> None:
     (folder.parent / "none").mkdir()
     with pytest.raises(TemplateError, match=r"no image in .*none, expected NG examples"):
         found(folder, folder.parent / "none")
-    with pytest.raises(TemplateError, match=r"no folder .*gone, expected a folder of NG images"):
+    with pytest.raises(TemplateError, match=r"no folder .*gone, expected a folder of NG examples"):
         found(folder, folder.parent / "gone")
 
 
@@ -134,8 +137,18 @@ def test_the_background_comes_last_and_is_no_class(folder: Path) -> None:
     assert files.classes == ("a", "b")
     assert files.owners == (0, 1, 1, -1, -1, -2)
     assert files.paths[-1].name == "1.png"
-    for name in ("none", "gone"):
-        if name == "none":
-            (folder.parent / name).mkdir()
-        with pytest.raises(TemplateError, match=rf"no image in .*{name}, expected a folder of unlab"):
+    (folder.parent / "none").mkdir()
+    for name, message in (("none", "no image in"), ("gone", "no folder")):
+        with pytest.raises(
+            TemplateError, match=rf"{message} .*{name}, expected .*unlabelled crops of the line"
+        ):
             find_templates(TemplatesConfig(folder=folder, background=folder.parent / name))
+
+
+@pytest.mark.parametrize("space", ["centred", "discriminant"])
+def test_one_class_cannot_be_centred(space: Literal["centred", "discriminant"]) -> None:
+    one, two = (TemplateFiles(classes, (), ()) for classes in (("a",), ("a", "b")))
+    with pytest.raises(TemplateError, match=r"got one class, expected two .* write `space: whitened`"):
+        check_space(one, MatchingConfig(space=space))
+    check_space(two, MatchingConfig(space=space))
+    check_space(one, MatchingConfig())

@@ -69,31 +69,45 @@ def find_templates(config: TemplatesConfig | None) -> TemplateFiles:
             )
         paths += images
         owners += [number] * len(images)
-    if config.ng is not None:
-        if not config.ng.is_dir():
-            raise TemplateError(
-                f"no folder {config.ng}", expected="a folder of NG images", do="mend `templates: ng`"
-            )
-        images = list_images(config.ng)
-        if not images:
-            raise TemplateError(
-                f"no image in {config.ng}",
-                expected="NG examples",
-                do="add some, or drop `templates: ng`",
-            )
+    for key, examples, owner, what in (
+        ("ng", config.ng, NG_OWNER, "NG examples"),
+        ("background", config.background, BACKGROUND_OWNER, "unlabelled crops of the line"),
+    ):
+        images = _examples(key, examples, what)
         paths += images
-        owners += [NG_OWNER] * len(images)
-    if config.background is not None:
-        images = list_images(config.background) if config.background.is_dir() else []
-        if not images:
-            raise TemplateError(
-                f"no image in {config.background}",
-                expected="a folder of unlabelled crops",
-                do="add some, or drop `templates: background`",
-            )
-        paths += images
-        owners += [BACKGROUND_OWNER] * len(images)
+        owners += [owner] * len(images)
     return TemplateFiles(tuple(folder.name for folder in folders), tuple(paths), tuple(owners))
+
+
+def _examples(key: str, folder: Path | None, what: str) -> list[Path]:
+    """Images of an optional folder of `templates`."""
+    if folder is None:
+        return []
+    if not folder.is_dir():
+        raise TemplateError(
+            f"no folder {folder}", expected=f"a folder of {what}", do=f"mend `templates: {key}`"
+        )
+    images = list_images(folder)
+    if not images:
+        raise TemplateError(
+            f"no image in {folder}", expected=what, do=f"add some, or drop `templates: {key}`"
+        )
+    return images
+
+
+def check_space(files: TemplateFiles, config: MatchingConfig) -> None:
+    """Make sure that there are classes enough for the space that a line asks for.
+
+    Raises:
+        TemplateError: Classes are to be centred, and there is only one: nothing would be left of it.
+    """
+    if config.space in ("centred", "discriminant") and len(files.classes) == 1:
+        raise TemplateError(
+            f"matching.space {config.space!r} takes away what all classes have in common",
+            got="one class",
+            expected="two classes at least",
+            do="write `space: whitened`, or leave it out",
+        )
 
 
 def read_templates(files: TemplateFiles) -> list[Image]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from labelmill.annotators.templates import find_templates, read_templates
+from labelmill.annotators.templates import (
+    BACKGROUND_OWNER,
+    NG_OWNER,
+    check_space,
+    find_templates,
+    read_templates,
+)
 from labelmill.datasets.catalogue import Catalogue
 from labelmill.datasets.config import AnnotationConfig
 from labelmill.datasets.selection import sample
@@ -13,6 +19,9 @@ from labelmill.datasets.sources.footage import open_footage
 from labelmill.datasets.workspace import Workspace
 from labelmill.errors import LabelmillError
 from labelmill.makers import ENCODERS, PROPOSERS
+
+_FEW_UNLABELLED = 100
+"""A tenth of the background is a crop's neighbourhood; of fewer, chance decides who is in it."""
 
 
 def check_line(config: AnnotationConfig, workspace: Workspace) -> list[dict[str, Any]]:
@@ -49,10 +58,18 @@ def _templates(config: AnnotationConfig) -> str:
     files = find_templates(config.templates)
     if not files.classes:
         return "none yet: every region goes to people"
+    check_space(files, config.matching)
     read_templates(files)
     counts = {name: files.owners.count(number) for number, name in enumerate(files.classes)}
     listing = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return f"{listing}; NG examples {files.owners.count(-1)}"
+    text = f"{listing}; NG examples {files.owners.count(NG_OWNER)}"
+    if background := files.owners.count(BACKGROUND_OWNER):
+        text += f"; background {background}"
+        if background < _FEW_UNLABELLED:
+            text += " (a few hundred tell more)"
+    if config.matching.lambda_ == "auto" and max(counts.values()) == 1:
+        text += "; no class has two, so that λ is a guess: add some, or write `matching: lambda`"
+    return text
 
 
 def _maker(maker: object) -> str:

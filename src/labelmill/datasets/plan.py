@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labelmill.annotators import matching
-from labelmill.annotators.templates import TemplateFiles, find_templates
+from labelmill.annotators.templates import TemplateFiles, check_space, find_templates
 from labelmill.config import MakerConfig
 from labelmill.datasets import selection
 from labelmill.datasets.catalogue import Catalogue
@@ -83,6 +83,7 @@ def make_plan(config: AnnotationConfig, catalogue: Catalogue) -> Plan:
         WeightsError: A file of weights does not exist.
     """
     templates = find_templates(config.templates)
+    check_space(templates, config.matching)
     footage, problems = open_footage(config.sources, catalogue, config.base)
     proposer = _identity(PROPOSERS, config.proposer, catalogue)
     encoder = _identity(ENCODERS, config.encoder, catalogue)

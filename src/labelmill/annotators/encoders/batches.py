@@ -103,11 +103,11 @@ class Normaliser:
         spread = torch.tensor(std, dtype=torch.float32, device=device).view(1, 1, 1, 3)
         self._scale = 1 / (255 * spread)
         self._shift = torch.tensor(mean, dtype=torch.float32, device=device).view(1, 1, 1, 3) / spread
-        self._device, self._dtype = device, dtype
+        self.device, self._dtype = device, dtype
 
     def __call__(self, pixels: Pixels) -> torch.Tensor:
         """Normalise; the result is (n, 3, size_px, size_px) in channels-last memory, as it came."""
         import torch
 
-        tensor = torch.from_numpy(pixels).to(self._device).float()
+        tensor = torch.from_numpy(pixels).to(self.device).float()
         return tensor.mul_(self._scale).sub_(self._shift).to(self._dtype).permute(0, 3, 1, 2)

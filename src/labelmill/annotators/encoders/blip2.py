@@ -6,19 +6,15 @@ Models" (ICML 2023), in transformers' port. No language model is loaded, whateve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
-
-from labelmill.annotators.devices import Dtype, choose_batch_size, choose_device, choose_dtype, require
+from labelmill.annotators.devices import Dtype, choose_device, choose_dtype, require
 from labelmill.annotators.encoders import pretrained
-from labelmill.annotators.encoders.batches import Normaliser, Pixels, View, embed, to_numpy
+from labelmill.annotators.encoders.backbone import Backbone, BackboneConfig, Loaded, Triple
+from labelmill.annotators.encoders.batches import Normaliser
 from labelmill.annotators.model_store import obtain
-from labelmill.annotators.types import Embeddings, Image
-from labelmill.config import MakerConfig
 from labelmill.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -31,8 +27,10 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Of EVA-CLIP, BLIP-2's vision transformer: LAVIS, `BlipImageBaseProcessor`."""
 
 
-class Blip2Config(MakerConfig):
-    """Settings of the `blip2` encoder.
+class Blip2Config(BackboneConfig):
+    """Settings of the `blip2` encoder, besides those of `BackboneConfig`.
+
+    BLIP-2's own preprocessing is `fit: squash`.
 
     Attributes:
         model: Hub id or local folder of any BLIP-2 checkpoint in transformers' format.
@@ -42,10 +40,6 @@ class Blip2Config(MakerConfig):
             "projected", the same after the projection into the space shared with texts, each answer scaled
             to length 1 before the mean (256 numbers);
             "cls", the class token of the vision transformer (1,408 numbers), without the Q-Former.
-        fit: "squash" stretches a crop to the square, as BLIP-2's own preprocessing does; "pad" keeps its
-            aspect ratio; "both" takes the mean of the two at twice the cost.
-        batch_size: Crops in one forward pass; 8 on a CPU and 128 elsewhere when absent.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: Of the vision transformer: "auto", "float32", "bfloat16" or "float16". The Q-Former stays in
             float32, as its authors keep it.
     """
@@ -53,71 +47,20 @@ class Blip2Config(MakerConfig):
     kind: Literal["blip2"] = "blip2"
     model: str = "Salesforce/blip2-itm-vit-g"
     features: Features = "pooled"
-    fit: View = "squash"
-    batch_size: int | None = Field(default=None, ge=1)
-    device: str = "auto"
     dtype: Dtype = "auto"
-
-    not_in_key: ClassVar[frozenset[str]] = frozenset({"batch_size", "device"})
 
     def files(self) -> tuple[Path, ...]:
         """The weights, and the settings beside them."""
         return pretrained.files_of(self.model)
 
 
-class Loaded(NamedTuple):
-    """A model on its device, and what it wants to see."""
-
-    model: Any
-    normalise: Normaliser
-    size_px: int
-    batch_size: int
-
-
-class Blip2:
-    """Embeddings from BLIP-2; the model is loaded when it is first needed."""
+class Blip2(Backbone[Blip2Config]):
+    """Embeddings from BLIP-2."""
 
     Config = Blip2Config
-    version = 1
 
-    def __init__(self, config: Blip2Config) -> None:
-        self.config = config
-
-    @cached_property
-    def dim(self) -> int:
-        """Length of an embedding."""
-        settings = self._loaded.model.config
-        width = {
-            "pooled": settings.qformer_config.hidden_size,
-            "projected": settings.image_text_hidden_size,
-            "cls": settings.vision_config.hidden_size,
-        }
-        return int(width[self.config.features])
-
-    def encode(self, crops: Sequence[Image]) -> Embeddings:
-        """Embed crops.
-
-        Returns:
-            Float32, shape (len(crops), dim), not normalised.
-        """
-        return embed(
-            crops,
-            size_px=self._loaded.size_px,
-            fit=self.config.fit,
-            batch_size=self._loaded.batch_size,
-            forward=self._forward,
-            dim=self.dim,
-        )
-
-    def _forward(self, pixels: Pixels) -> Embeddings:
-        import torch
-
-        loaded = self._loaded
-        with torch.inference_mode():
-            return to_numpy(image_features(loaded.model, loaded.normalise(pixels), self.config.features))
-
-    @cached_property
-    def _loaded(self) -> Loaded:
+    def load(self) -> Loaded:
+        """Load the model; see `Backbone.load`."""
         require("transformers")
         from transformers import Blip2VisionModelWithProjection
 
@@ -128,23 +71,16 @@ class Blip2:
         said = pretrained.read_preprocessing(folder)
         return ready(model, config, said.mean if said else CLIP_MEAN, said.std if said else CLIP_STD)
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Travel between processes as settings, and load there."""
-        return type(self), (self.config,)
 
-
-def ready(model: Any, config: Blip2Config, mean: pretrained.Triple, std: pretrained.Triple) -> Loaded:
+def ready(model: Any, config: Blip2Config, mean: Triple, std: Triple) -> Loaded:
     """Put a `Blip2VisionModelWithProjection` on its device, in its number formats."""
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
     model.vision_model.to(dtype)
     model.to(device)
-    return Loaded(
-        model,
-        Normaliser(mean, std, device, dtype),
-        int(model.config.vision_config.image_size),
-        choose_batch_size(config.batch_size, device),
-    )
+    look = partial(image_features, model, features=config.features)
+    size_px = int(model.config.vision_config.image_size)
+    return Loaded(model, look, Normaliser(mean, std, device, dtype), size_px)
 
 
 def image_features(model: Any, pixels: torch.Tensor, features: Features) -> torch.Tensor:

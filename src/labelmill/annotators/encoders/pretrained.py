@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labelmill.annotators.encoders.backbone import Triple
 from labelmill.annotators.model_store import obtain
 from labelmill.annotators.state_dicts import conversion_command
 from labelmill.errors import WeightsError
-
-Triple = tuple[float, float, float]
 
 NEEDS = ("config.json", "*.safetensors|pytorch_model*.bin")
 """What a model's folder must hold."""

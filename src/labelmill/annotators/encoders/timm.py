@@ -3,41 +3,31 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from labelmill.annotators.devices import Dtype, choose_batch_size, choose_device, choose_dtype, require
-from labelmill.annotators.encoders.batches import Normaliser, Pixels, View, embed, to_numpy
+from labelmill.annotators.devices import Dtype, choose_device, choose_dtype, require
+from labelmill.annotators.encoders.backbone import Backbone, Loaded, SightConfig
+from labelmill.annotators.encoders.batches import Normaliser
 from labelmill.annotators.state_dicts import load_strictly, read_state_dict
-from labelmill.annotators.types import Embeddings, Image
-from labelmill.config import FilePath, MakerConfig
+from labelmill.config import FilePath
 from labelmill.errors import LineFileError, WeightsError
 
 if TYPE_CHECKING:
     import torch
 
-Triple = tuple[float, float, float]
 
-
-class TimmConfig(MakerConfig):
-    """Settings of the `timm` encoder.
+class TimmConfig(SightConfig):
+    """Settings of the `timm` encoder, besides those of `SightConfig`.
 
     Attributes:
         model: Name of an architecture in timm, with or without the tag of its pretrained weights.
         weights: State dict for it: safetensors, or a PyTorch file of tensors only. Without it, timm's own
             pretrained weights are looked for in the hub's cache on this machine; nothing is downloaded.
         model_args: Further arguments of `timm.create_model`, such as `num_classes` and `pad_type`.
-        size_px: Side of the square that a crop is scaled to; timm's own for the model when absent.
-        mean: Of each RGB channel in units of the full range; timm's own when absent.
-        std: Likewise.
-        fit: "squash" stretches a crop to the square, "pad" keeps its aspect ratio, "both" takes the mean of
-            the two at twice the cost.
-        batch_size: Crops in one forward pass; 8 on a CPU and 128 elsewhere when absent.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "float32", "bfloat16", "float16" or "auto". Unlike for the large transformers, "auto" is not
             the default: bfloat16 turns the embeddings of MobileNetV2 by up to 23 degrees (cosine to float32
             0.92 to 0.99 on 192 tool crops).
@@ -47,73 +37,20 @@ class TimmConfig(MakerConfig):
     model: str = "mobilenetv2_100"
     weights: FilePath | None = None
     model_args: dict[str, Any] = Field(default_factory=dict)
-    size_px: int | None = Field(default=None, ge=16, le=4096)
-    mean: Triple | None = None
-    std: Triple | None = None
-    fit: View = "squash"
-    batch_size: int | None = Field(default=None, ge=1)
-    device: str = "auto"
     dtype: Dtype = "float32"
-
-    not_in_key: ClassVar[frozenset[str]] = frozenset({"batch_size", "device"})
 
     def files(self) -> tuple[Path, ...]:
         """The weights: other bytes give other embeddings."""
         return (self.weights or _hub_weights(self.model),)
 
 
-class _Loaded(NamedTuple):
-    model: torch.nn.Module
-    normalise: Normaliser
-    size_px: int
-    batch_size: int
-
-
-class Timm:
-    """The pooled features of a timm backbone, before its classifier.
-
-    The model is loaded when it is first needed, so that a run whose shards exist already loads none.
-    """
+class Timm(Backbone[TimmConfig]):
+    """The pooled features of a timm backbone, before its classifier."""
 
     Config = TimmConfig
-    version = 1
 
-    def __init__(self, config: TimmConfig) -> None:
-        self.config = config
-
-    @cached_property
-    def dim(self) -> int:
-        """Length of an embedding: the width of the pooled features."""
-        import numpy as np
-
-        size = self._loaded.size_px
-        return int(self._forward(np.zeros((1, size, size, 3), np.uint8)).shape[1])
-
-    def encode(self, crops: Sequence[Image]) -> Embeddings:
-        """Embed crops.
-
-        Returns:
-            Float32, shape (len(crops), dim), not normalised.
-        """
-        return embed(
-            crops,
-            size_px=self._loaded.size_px,
-            fit=self.config.fit,
-            batch_size=self._loaded.batch_size,
-            forward=self._forward,
-            dim=self.dim,
-        )
-
-    def _forward(self, pixels: Pixels) -> Embeddings:
-        import torch
-
-        model: Any = self._loaded.model
-        with torch.inference_mode():
-            features = model.forward_features(self._loaded.normalise(pixels))
-            return to_numpy(model.forward_head(features, pre_logits=True))
-
-    @cached_property
-    def _loaded(self) -> _Loaded:
+    def load(self) -> Loaded:
+        """Load the model; see `Backbone.load`."""
         require("timm")
         config = self.config
         model = _create(config)
@@ -128,16 +65,12 @@ class Timm:
         normalise = Normaliser(config.mean or data["mean"], config.std or data["std"], device, dtype)
         model = model.eval().requires_grad_(False).to(device, dtype)
         model = model.to(memory_format=torch.channels_last)
-        return _Loaded(
-            model,
-            normalise,
-            config.size_px or int(data["input_size"][1]),
-            choose_batch_size(config.batch_size, device),
-        )
+        return Loaded(model, partial(_pooled, model), normalise, config.size_px or int(data["input_size"][1]))
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Travel between processes as settings, and load there."""
-        return type(self), (self.config,)
+
+def _pooled(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+    features: torch.Tensor = model.forward_head(model.forward_features(pixels), pre_logits=True)
+    return features
 
 
 def _create(config: TimmConfig) -> torch.nn.Module:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
-
-from labelmill.annotators.devices import Dtype, choose_batch_size, choose_device, choose_dtype, require
+from labelmill.annotators.devices import Dtype, choose_device, choose_dtype, require
 from labelmill.annotators.encoders import pretrained
-from labelmill.annotators.encoders.batches import Normaliser, Pixels, View, embed, to_numpy
-from labelmill.annotators.encoders.pretrained import Preprocessing, Triple
+from labelmill.annotators.encoders.backbone import Backbone, Loaded, SightConfig
+from labelmill.annotators.encoders.batches import Normaliser
+from labelmill.annotators.encoders.pretrained import Preprocessing
 from labelmill.annotators.model_store import obtain
-from labelmill.annotators.types import Embeddings, Image
-from labelmill.config import MakerConfig
 from labelmill.errors import LineFileError, WeightsError
 
 if TYPE_CHECKING:
@@ -24,92 +20,34 @@ if TYPE_CHECKING:
 Pooling = Literal["auto", "pooler", "cls", "mean"]
 
 
-class TransformersConfig(MakerConfig):
-    """Settings of the `transformers` encoder.
+class TransformersConfig(SightConfig):
+    """Settings of the `transformers` encoder, besides those of `SightConfig`.
 
     Attributes:
         model: Hub id or local folder.
         pooling: "pooler" is the model's own summary (CLIP's and SigLIP's projected features, DINOv2's
             normalised class token), "cls" the first token, "mean" the mean over all places; "auto" is the
             first of these that the checkpoint has.
-        size_px: Side of the square that a crop is scaled to; the model's own when absent.
-        mean: Of each RGB channel in units of the full range; the model's own when absent.
-        std: Likewise.
-        fit: "squash" stretches a crop to the square, "pad" keeps its aspect ratio, "both" takes the mean of
-            the two at twice the cost.
-        batch_size: Crops in one forward pass; 8 on a CPU and 128 elsewhere when absent.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto", "float32", "bfloat16" or "float16".
     """
 
     kind: Literal["transformers"] = "transformers"
     model: str
     pooling: Pooling = "auto"
-    size_px: int | None = Field(default=None, ge=16, le=4096)
-    mean: Triple | None = None
-    std: Triple | None = None
-    fit: View = "squash"
-    batch_size: int | None = Field(default=None, ge=1)
-    device: str = "auto"
     dtype: Dtype = "auto"
-
-    not_in_key: ClassVar[frozenset[str]] = frozenset({"batch_size", "device"})
 
     def files(self) -> tuple[Path, ...]:
         """The weights, and the settings beside them."""
         return pretrained.files_of(self.model)
 
 
-class _Loaded(NamedTuple):
-    model: Any
-    pooling: Pooling
-    normalise: Normaliser
-    size_px: int
-    batch_size: int
-
-
-class Transformers:
-    """Embeddings from a vision backbone; it is loaded when it is first needed."""
+class Transformers(Backbone[TransformersConfig]):
+    """Embeddings from a vision backbone."""
 
     Config = TransformersConfig
-    version = 1
 
-    def __init__(self, config: TransformersConfig) -> None:
-        self.config = config
-
-    @cached_property
-    def dim(self) -> int:
-        """Length of an embedding."""
-        import numpy as np
-
-        size = self._loaded.size_px
-        return int(self._forward(np.zeros((1, size, size, 3), np.uint8)).shape[1])
-
-    def encode(self, crops: Sequence[Image]) -> Embeddings:
-        """Embed crops.
-
-        Returns:
-            Float32, shape (len(crops), dim), not normalised.
-        """
-        return embed(
-            crops,
-            size_px=self._loaded.size_px,
-            fit=self.config.fit,
-            batch_size=self._loaded.batch_size,
-            forward=self._forward,
-            dim=self.dim,
-        )
-
-    def _forward(self, pixels: Pixels) -> Embeddings:
-        import torch
-
-        loaded = self._loaded
-        with torch.inference_mode():
-            found = _look(loaded.model, loaded.normalise(pixels), loaded.pooling)
-            return to_numpy(_pool(found, loaded.pooling))
-
-    @cached_property
-    def _loaded(self) -> _Loaded:
+    def load(self) -> Loaded:
+        """Load the model; see `Backbone.load`."""
         require("transformers")
         import torch
         from transformers import AutoModel
@@ -131,24 +69,15 @@ class Transformers:
         device = choose_device(config.device)
         dtype = choose_dtype(config.dtype, device)
         model.to(device, dtype)
-        return _Loaded(
-            model,
-            pooling,
-            Normaliser(sight.mean, sight.std, device, dtype),
-            sight.size_px,
-            choose_batch_size(config.batch_size, device),
-        )
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Travel between processes as settings, and load there."""
-        return type(self), (self.config,)
+        normalise = Normaliser(sight.mean, sight.std, device, dtype)
+        return Loaded(model, partial(_look, model, pooling), normalise, sight.size_px)
 
 
-def _look(model: Any, pixels: torch.Tensor, pooling: Pooling) -> Any:
-    """The model's output for normalised pictures: of its vision tower where it has two."""
+def _look(model: Any, pooling: Pooling, pixels: torch.Tensor) -> torch.Tensor:
+    """One row for each normalised picture: from the vision tower of a model that has two."""
     if pooling == "pooler" and hasattr(model, "get_image_features"):
-        return model.get_image_features(pixel_values=pixels)
-    return _vision_part(model)(pixel_values=pixels)
+        return _pool(model.get_image_features(pixel_values=pixels), pooling)
+    return _pool(_vision_part(model)(pixel_values=pixels), pooling)
 
 
 def _vision_part(model: Any) -> Any:
