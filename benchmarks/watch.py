@@ -201,7 +201,9 @@ def main() -> None:
                 )
             )
         figures: dict[str, Any] = {}
+        loads = []
         for name, full, played in runs:
+            loads.append(os.getloadavg()[0])
             figures[name] = full() | ({"live": played()} if played is not None else {})
             print(name, figures[name], flush=True)
     base = figures["plain ultralytics loop"]["fps"]
@@ -227,7 +229,8 @@ def main() -> None:
         "classification and tracking included. `frame` is the time from one finished frame to the next when "
         "every frame is worked on as fast as it goes; `live` plays the file at its 29.8 frames a second "
         "like a camera, latency counted from decoding to labels. Both models were made for speed; "
-        "their labels mean nothing.\n\n"
+        "their labels mean nothing. The machine's load (tasks that want a core, this one included) was "
+        f"{min(loads):.1f} to {max(loads):.1f} as the rows began; two would be this benchmark alone.\n\n"
         + table(head, rows)
         + f"\n\nAim: at least {AIM_FPS:.0f} fps; the best of ours reaches {best:.1f}."
     )
