@@ -231,8 +231,8 @@ def main() -> None:
         f"YOLOv5n and a ViT-Ti/16 at {CROP_PX} px on each box above {THRESHOLD}; decoding, suppression, "
         "classification and tracking included. `frame` is the time from one finished frame to the next when "
         "every frame is worked on as fast as it goes; `CPU` is the time of all cores together, warming up "
-        "included, which others on the machine change least; `live` plays the file at its 29.8 frames a second "
-        "like a camera, latency counted from decoding to labels. Both models were made for speed; "
+        "included, which others on the machine change least; `live` plays the file at its 29.8 frames a "
+        "second like a camera, latency counted from decoding to labels. Both models were made for speed; "
         "their labels mean nothing. The machine's load (tasks that want a core, this one included) was "
         f"{min(loads):.1f} to {max(loads):.1f} as the rows began; two would be this benchmark alone.\n\n"
         + table(head, rows)
