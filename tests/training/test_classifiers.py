@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,14 @@ from tests.training.data import BACKBONE, draw, write_crops
 
 from labelmill.annotators.model_folder import read_model
 from labelmill.errors import TrainingError, WeightsError
+from labelmill.files import write_bytes
 from labelmill.training.classifiers.model import build, plan
 from labelmill.training.classifiers.predictor import CropClassifier
 from labelmill.training.classifiers.train import train_classifier
 from labelmill.training.classifiers.trainer import ClassifierTrainer
 from labelmill.training.config import ClassifierConfig, Method
 from labelmill.training.inputs import CropData, read_crops
+from labelmill.training.model_writing import Written
 from labelmill.training.progress import Progress
 
 
@@ -117,20 +120,69 @@ def kill_at(step: int) -> Callable[[Progress], None]:
     return report
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.fixture(scope="module", params=["lora", "full"])
+def undisturbed(
+    request: pytest.FixtureRequest, crops: CropData, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ClassifierConfig, Written]:
+    settings = config(method=request.param, adapter_dropout=0.1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    written = train_classifier(crops, settings, tmp_path_factory.mktemp("undisturbed"))
+    torch.set_num_threads(threads)
+    return settings, written
+
+
+def assert_same(one: Written, other: Written) -> None:
+    assert one.info.files["model.safetensors"] == other.info.files["model.safetensors"]
+    assert one.metrics | {"seconds": 0} == other.metrics | {"seconds": 0}
+
+
 @pytest.mark.parametrize("step", [2, 4, 6, 11])
 def test_a_resumed_training_is_the_undisturbed_one_to_the_bit(
-    crops: CropData, tmp_path: Path, method: Method, step: int
+    crops: CropData, tmp_path: Path, undisturbed: tuple[ClassifierConfig, Written], step: int
 ) -> None:
-    settings = config(method=method, adapter_dropout=0.1)
-    undisturbed = train_classifier(crops, settings, tmp_path / "whole")
+    settings, whole = undisturbed
     with pytest.raises(KilledError):
-        train_classifier(crops, settings, tmp_path / "killed", report=kill_at(step))
-    resumed = train_classifier(crops, settings, tmp_path / "killed")
-    assert resumed.info.files["model.safetensors"] == undisturbed.info.files["model.safetensors"]
-    for figures in (resumed.metrics, undisturbed.metrics):
-        figures.pop("seconds")
-    assert resumed.metrics == undisturbed.metrics
+        train_classifier(crops, settings, tmp_path, report=kill_at(step))
+    assert_same(train_classifier(crops, settings, tmp_path), whole)
+
+
+@pytest.mark.parametrize("undisturbed", ["lora"], indirect=True)
+def test_a_damaged_checkpoint_costs_an_epoch_and_no_accuracy(
+    crops: CropData,
+    tmp_path: Path,
+    undisturbed: tuple[ClassifierConfig, Written],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings, whole = undisturbed
+    with pytest.raises(KilledError):
+        train_classifier(crops, settings, tmp_path, report=kill_at(11))
+    newest = tmp_path / "run" / "epoch-2.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert_same(train_classifier(crops, settings, tmp_path), whole)
+    assert "epoch-2.pt is damaged or absent: going on from an earlier one" in caplog.text
+
+
+@pytest.mark.parametrize("undisturbed", ["lora"], indirect=True)
+def test_a_full_disk_in_mid_training_is_one_line_and_the_rerun_goes_on(
+    crops: CropData,
+    tmp_path: Path,
+    undisturbed: tuple[ClassifierConfig, Written],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings, whole = undisturbed
+
+    def full(path: Path, data: bytes) -> None:
+        if path.name == "epoch-2.pt":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_bytes(path, data)
+
+    monkeypatch.setattr("labelmill.training.checkpoints.write_bytes", full)
+    with pytest.raises(TrainingError, match=r"no space left in .*run the same command again"):
+        train_classifier(crops, settings, tmp_path)
+    monkeypatch.undo()
+    assert (tmp_path / "run" / "epoch-1.pt").exists()
+    assert_same(train_classifier(crops, settings, tmp_path), whole)
 
 
 def test_a_finished_training_is_not_repeated(crops: CropData, tmp_path: Path) -> None:

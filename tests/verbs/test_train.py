@@ -93,29 +93,39 @@ def test_a_users_error_is_one_line(
     assert error.count("\n") == 1
 
 
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+import timm, matplotlib.pyplot  # once for all: what is forked below finds them
+from labelmill.training.classifiers.train import train_classifier
+from labelmill.training.config import ClassifierConfig
+from labelmill.training.inputs import read_crops
+
+config = ClassifierConfig(
+    method="probe", backbone="test_vit", pretrained=False, image_px=32, batch=8, epochs=3, device="cpu"
+)
+
+def run(out, step):
+    child = os.fork()
+    if not child:
+        die = lambda p: os.kill(os.getpid(), signal.SIGKILL) if p.done == step else None
+        train_classifier(read_crops(Path(sys.argv[1])), config, Path(sys.argv[2], out), report=die)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+codes = [run("killed", 7)]
+assert not Path(sys.argv[2], "killed", "model.json").exists()
+print(codes + [run("killed", -1), run("whole", -1)])
+"""
+
+
 def test_a_killed_training_goes_on_with_the_same_command(tmp_path: Path) -> None:
-    """SIGKILL, sent by the process to itself in mid-epoch; the second run ends as an undisturbed one."""
+    """SIGKILL, sent by the process to itself in mid-epoch; the second one ends as an undisturbed one."""
     crops = write_crops(tmp_path / "crops")
-    code = (
-        "import os, signal, sys; from labelmill.training import progress; "
-        "from pathlib import Path; from labelmill.training.classifiers.train import train_classifier; "
-        "from labelmill.training.config import ClassifierConfig; "
-        "from labelmill.training.inputs import read_crops; "
-        "config = ClassifierConfig(method='probe', backbone='test_vit', pretrained=False, image_px=32, "
-        "batch=8, epochs=3, device='cpu'); step = int(sys.argv[3]); "
-        "die = lambda p: os.kill(os.getpid(), signal.SIGKILL) if p.done == step else None; "
-        "train_classifier(read_crops(Path(sys.argv[1])), config, Path(sys.argv[2]), report=die)"
-    )
-
-    def run(out: str, step: int) -> int:
-        command = [sys.executable, "-c", code, str(crops), str(tmp_path / out), str(step)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-        return subprocess.run(command, check=False, env=environment).returncode
-
-    assert run("killed", 7) == -signal.SIGKILL
-    assert not (tmp_path / "killed" / "model.json").exists()
-    assert run("killed", -1) == 0
-    assert run("whole", -1) == 0
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", _KILLED, str(crops), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == [f"[{-signal.SIGKILL}, 0, 0]"], done.stderr
     digests = [
         json.loads((tmp_path / out / "model.json").read_text())["files"]["model.safetensors"]
         for out in ("killed", "whole")

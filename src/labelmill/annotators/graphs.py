@@ -39,6 +39,8 @@ def load_onnx(path: Path, threads: int = 0) -> Graph:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or available_cores()
     options.log_severity_level = 3
+    # Threads that spin between layers take the cores from the reader and the other network of a watch.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the library's own classes share no base below Exception
