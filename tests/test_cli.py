@@ -228,6 +228,37 @@ def test_a_reader_that_went_away_is_no_error(place: Path) -> None:
 # What bad input gets
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["anotate"], "no such command 'anotate'; did you mean 'annotate'?; see labelmill --help"),
+        (["annotate"], "missing argument 'LINE'; see labelmill annotate --help"),
+        (
+            ["annotate", "line.yaml", "--wrk", "x"],
+            "no such option: --wrk; did you mean --workspace?; see labelmill annotate --help",
+        ),
+        (
+            ["demo", "--seconds", "0"],
+            "invalid value for '--seconds': expected greater than or equal to 1; see labelmill demo --help",
+        ),
+        (
+            ["pull", "d@v1", "out", "--format", "yolov8"],
+            "invalid value for '--format' / '-f': 'yolov8' is not one of 'yolo', 'coco', 'voc', "
+            "'imagefolder', 'fiftyone'; see labelmill pull --help",
+        ),
+    ],
+)
+def test_a_wrong_command_line(call: Call, words: list[str], line: str) -> None:
+    assert call(*words).line == line
+
+
+def test_without_a_verb_the_help(call: Call) -> None:
+    for words in ([], ["review"]):
+        done = call(*words)
+        assert (done.code, done.err) == (2, "")
+        assert "Usage: labelmill" in done.out
+
+
 def test_no_line_file(place: Path, call: Call) -> None:
     assert call("annotate", "lime.yaml").line == "no line file lime.yaml; did you mean line.yaml?"
 
