@@ -101,7 +101,8 @@ def _usage(error: Any) -> str:
     message = " ".join(error.format_message().split()).rstrip(".")
     for theirs, ours in _WORDS.items():
         message = re.sub(theirs, ours, message)
-    return f"{message[:1].lower()}{message[1:]}; see {context.command_path if context else 'labelmill'} --help"
+    verb = context.command_path if context else "labelmill"
+    return f"{message[:1].lower()}{message[1:]}; see {verb} --help"
 
 
 if __name__ == "__main__":
