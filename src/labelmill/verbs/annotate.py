@@ -23,7 +23,11 @@ def annotate(
     line: LinePath,
     source: Annotated[
         list[Path] | None,
-        typer.Option("--source", help="A video, or a folder of images, instead of the line's sources."),
+        typer.Option(
+            "--source",
+            help="A video, or a folder of videos or images, instead of the line's; give it again for more.",
+            show_default=False,
+        ),
     ] = None,
     workspace: WorkspacePath = None,
     as_json: AsJson = False,

@@ -22,7 +22,8 @@ WorkspacePath = Annotated[
     typer.Option(
         "--workspace",
         "-w",
-        help="Folder for results; default: ./workspace/<line's name>.",
+        envvar="LABELMILL_WORKSPACE",
+        help="Folder for results; default: workspace/ with the line's name in it.",
         show_default=False,
     ),
 ]

@@ -51,7 +51,9 @@ def demo(
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything.")] = Path("labelmill-demo"),
-    seconds: Annotated[float, typer.Option(min=1, max=3600, help="Length of the generated video.")] = 30,
+    seconds: Annotated[
+        float, typer.Option(min=1, max=3600, metavar="SECONDS", help="Length of the generated video.")
+    ] = 30,
     foundation: Annotated[
         bool,
         typer.Option(

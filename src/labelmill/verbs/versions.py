@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Spec = Annotated[
     str,
     typer.Argument(
-        metavar="D@vN",
+        metavar="VERSION",
         help="A version: bottles@v3, bottles@latest, bottles@sha256:ab12cd34.",
         show_default=False,
     ),
@@ -39,7 +39,7 @@ StorePath = Annotated[
         "--workspace",
         "-w",
         envvar="LABELMILL_WORKSPACE",
-        help="Where the dataset was published; default: this folder, or the one in ./workspace that has it.",
+        help="Where the dataset was published; default: this folder, or the one in ./workspace with it.",
         show_default=False,
     ),
 ]
@@ -54,7 +54,9 @@ def register(app: typer.Typer) -> None:
 
 def publish(
     line: LinePath,
-    message: Annotated[str, typer.Option("--message", "-m", help="What is new.")] = "",
+    message: Annotated[
+        str, typer.Option("--message", "-m", help="What is new in it; default: none.", show_default=False)
+    ] = "",
     source: Annotated[
         list[Path] | None,
         typer.Option("--source", help="The --source that annotate was given, if it was.", show_default=False),
