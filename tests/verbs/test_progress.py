@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from labelmill.verbs import common
+from labelmill.verbs import common, train
 from labelmill.verbs.common import progress_bar
 
 
@@ -73,3 +73,10 @@ def test_a_bar_for_each_work_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(("per_s", "text"), [(0.208, "0.21/s"), (3.44, "3.4/s"), (1234.5, "1,234/s")])
 def test_a_rate(per_s: float, text: str) -> None:
     assert common._rate(per_s) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0166667, "0.017"), (1.0, "1.000"), (60, "60"), (None, "–"), ("test", "test")]
+)
+def test_a_figure_of_an_evaluation(value: object, text: str) -> None:
+    assert train._figure(value) == text

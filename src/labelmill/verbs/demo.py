@@ -68,10 +68,13 @@ def demo(
     """Run the whole factory: sample footage, regions, labels, an HTML report and a dataset version."""
     from labelmill.datasets.annotate import annotate
     from labelmill.datasets.workspace import Workspace
+    from labelmill.errors import TemplateError
     from labelmill.line import load_line
 
     started = time.perf_counter()
     truth = None
+    if source is None and templates is not None:
+        raise TemplateError("--templates without --source", do="name your video with --source, or drop it")
     if source is None:
         line_path, truth = _sample(out, seconds)
     else:

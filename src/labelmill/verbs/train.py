@@ -423,12 +423,21 @@ def _after(written: Written, formats: list[str] | None, mlflow: str | None, *, a
 def _text(title: str, figures: dict[str, Any]) -> str:
     rows = [title]
     rows += [
-        f"  {name.replace('_', ' ')}: {value}"
+        f"  {name.replace('_', ' ')}: {_figure(value)}"
         for name, value in figures.items()
         if isinstance(value, int | float | str)
     ]
     for iou, values in figures.get("at_iou", {}).items():
-        rows.append(f"  at IoU {iou}: recall {values['recall']}, precision {values['precision']}")
+        rows.append(
+            f"  at IoU {iou}: recall {_figure(values['recall'])}, precision {_figure(values['precision'])}"
+        )
     for name, values in figures.get("classes", {}).items():
-        rows.append(f"  {name}: " + ", ".join(f"{key} {value}" for key, value in values.items()))
+        rows.append(f"  {name}: " + ", ".join(f"{key} {_figure(value)}" for key, value in values.items()))
     return "\n".join(rows)
+
+
+def _figure(value: Any) -> str:
+    """A figure for people; all its digits are in `--json`."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
