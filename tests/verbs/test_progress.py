@@ -36,6 +36,18 @@ def test_lines_for_a_log(clock: list[float], capsys: pytest.CaptureFixture[str])
     ]
 
 
+def test_the_first_frames_foretell_nothing(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("frames") as progress:
+        for done in (0, 1, 2, 200):
+            progress(done, 400, "annotating")
+            clock[0] += 16
+    assert capsys.readouterr().err.splitlines() == [
+        "annotating: 1 of 400 frames",
+        "annotating: 2 of 400 frames, 0.06/s, 6,368 s left",
+        "annotating: 200 of 400 frames, 4.2/s, 48 s left",
+    ]
+
+
 def test_a_second_work_has_its_own_rate(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     """A version's frames are written, and then as many samples of FiftyOne."""
     with progress_bar("") as progress:

@@ -135,7 +135,9 @@ class _Lines:
         if now - self._last < 5 and done < total:
             return
         self._last = now
-        per_s = (done - self._first) / max(now - self._started, 1e-9)
-        rate = f", {_rate(per_s)}" if per_s > 0 else ""
-        left = f", {(total - done) / per_s:,.0f} s left" if per_s > 0 and done < total else ""
+        count, spent_s = done - self._first, max(now - self._started, 1e-9)
+        # Models load while the first frames wait: what they say of the rest is not worth telling.
+        told = count > 0 and (count >= 0.02 * total or spent_s >= 30)
+        rate = f", {_rate(count / spent_s)}" if told else ""
+        left = f", {(total - done) * spent_s / count:,.0f} s left" if told and done < total else ""
         note(f"{what}: {done:,} of {total:,}{self._unit}{rate}{left}")
