@@ -18,7 +18,7 @@ from labelmill.errors import LabelmillError
 
 VERBS = {
     "Start": ("demo",),
-    "From footage to labels": ("annotate", "report", "run", "models"),
+    "From footage to labels": ("annotate", "settings", "report", "run", "models"),
     "Dataset versions": ("versions", "inspect", "pull", "upkeep"),
     "From a version to a model": ("train", "watch"),
     "People": ("services", "review"),
