@@ -151,7 +151,7 @@ def detector(
         from labelmill.training.detectors.train import train_detector
 
         data = read_detection(folder)
-        place = out or _default_out(version, "detector")
+        place = _place(out, version, "detector")
         with _steps() as report:
             written = train_detector(data, config, place, restart=restart, report=report)
     _after(written, formats, mlflow, as_json=as_json)
@@ -225,7 +225,7 @@ def classifier(
         from labelmill.training.classifiers.train import train_classifier
 
         data = read_crops(folder)
-        place = out or _default_out(version, f"classifier-{method}")
+        place = _place(out, version, f"classifier-{method}")
         with _steps() as report:
             written = train_classifier(data, config, place, restart=restart, report=report)
     _after(written, formats, mlflow, as_json=as_json)
@@ -345,6 +345,11 @@ def _one_of(what: str, name: str, known: tuple[str, ...]) -> str:
     if name not in known:
         raise TrainingError(f"unknown {what} {name!r}", do=nearest(name, known))
     return name
+
+
+def _place(out: Path | None, version: str, kind: str) -> Path:
+    """The model's folder, absolute: below a relative one, ultralytics writes into a folder of its own."""
+    return (out or _default_out(version, kind)).absolute()
 
 
 def _default_out(version: str, kind: str) -> Path:
