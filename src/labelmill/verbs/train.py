@@ -90,7 +90,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(train, name="train")
     app.command(
         epilog="Examples: `labelmill evaluate models/parts-v3-detector parts@v3 --split test` · "
-        "`labelmill evaluate models/parts-v3-detector parts@v3 --classifier models/parts-v3-classifier`"
+        "`labelmill evaluate models/parts-v3-detector parts@v3 --classifier models/parts-v3-classifier-lora`"
     )(evaluate)
     app.command(epilog="Example: `labelmill export models/parts-v3-detector --format openvino`")(export)
 
