@@ -28,6 +28,7 @@ def test_lines_for_a_log(clock: list[float], capsys: pytest.CaptureFixture[str])
         for done in range(0, 2001, 100):
             progress(done, 2000, "annotating")
             clock[0] += 1
+        progress(2000, 2000, "annotating")  # a shard's last frame, and then the shard
     assert capsys.readouterr().err.splitlines() == [
         "annotating: 500 of 2,000 frames, 100/s, 15 s left",
         "annotating: 1,000 of 2,000 frames, 100/s, 10 s left",

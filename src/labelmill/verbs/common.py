@@ -124,17 +124,17 @@ class _Lines:
         self._clock = time.monotonic
         self._unit = f" {unit}" if unit else ""
         self._works = _Works()
-        self._first = 0
+        self._first = self._told = 0
         self._started = self._last = 0.0
 
     def __call__(self, done: int, total: int, what: str) -> None:
         now = self._clock()
         if self._works.begins(done, total):
-            self._first, self._started, self._last = done, now, now
+            self._first, self._started, self._last, self._told = done, now, now, -1
             return
-        if now - self._last < 5 and done < total:
+        if done == self._told or (now - self._last < 5 and done < total):
             return
-        self._last = now
+        self._last, self._told = now, done
         count, spent_s = done - self._first, max(now - self._started, 1e-9)
         # Models load while the first frames wait: what they say of the rest is not worth telling.
         told = count > 0 and (count >= 0.02 * total or spent_s >= 30)
