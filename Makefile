@@ -43,9 +43,11 @@ $(VENV)/.uv: requirements.lock
 	@touch $@
 
 $(VENV)/.core: $(VENV)/.uv pyproject.toml
+	@echo "installing into $(VENV): 1.4 GB, a few minutes the first time"
 	$(UV_INSTALL) --editable .
 	@touch $@
 
 $(VENV)/.all: $(VENV)/.uv pyproject.toml
+	@echo "installing everything into $(VENV): 8 GB with CUDA, far less with UV_TORCH_BACKEND=cpu"
 	$(UV_INSTALL) --editable '.[all,dev]'
 	@touch $@ $(VENV)/.core

@@ -156,6 +156,30 @@ def test_annotate_prints_a_table_for_people(place: Path, call: Call) -> None:
     assert (place / "workspace" / "bench" / "tables" / "regions.parquet").is_file()
 
 
+def test_what_comes_next_can_be_copied(place: Path, call: Call) -> None:
+    """Each verb ends with the command that a newcomer wants then."""
+    found = call("annotate", "line.yaml", "-w", "a place")
+    assert found.out.splitlines()[-1] == "look at it: labelmill report line.yaml -w 'a place'"
+    assert call("report", "line.yaml", "-w", "a place").code == 0
+    done = call("publish", "line.yaml", "-w", "a place", "--no-fiftyone")
+    assert done.code == 0
+    head, columns, *_ = done.out.splitlines()
+    assert head.startswith("published bench@v1  ")
+    named = [name for name in ("train", "val", "test", "aside") if name in columns.split()]
+    assert columns.split() == named  # in the order in which people think of them
+    counts = json.loads(call("annotate", "line.yaml", "-w", "a place", "--json").out)["counts"]
+    waiting = [line for line in done.out.splitlines() if line.endswith("wait for a person and are not in it")]
+    assert len(waiting) == (counts["review"] > 0)
+    assert all(line.startswith(f"{counts['review']} regions ") for line in waiting)
+
+
+def test_nothing_to_publish_leaves_no_folder(place: Path, call: Call) -> None:
+    assert call("publish", "line.yaml", "-w", "typo").line == (
+        f"nothing to publish, got no folder {place / 'typo'}; run labelmill annotate LINE first"
+    )
+    assert not (place / "typo").exists()
+
+
 def test_another_source_in_place_of_the_lines(place: Path, call: Call) -> None:
     write_video(place / "other.mp4", [moving_square(n) for n in range(12)])
     save(place / "stills" / "a.png", square((9, 9, 9)))
@@ -242,6 +266,37 @@ def test_a_reader_that_went_away_is_no_error(place: Path) -> None:
 # What bad input gets
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["anotate"], "no such command 'anotate'; did you mean 'annotate'?; see labelmill --help"),
+        (["annotate"], "missing argument 'LINE'; see labelmill annotate --help"),
+        (
+            ["annotate", "line.yaml", "--wrk", "x"],
+            "no such option: --wrk; did you mean --workspace?; see labelmill annotate --help",
+        ),
+        (
+            ["demo", "--seconds", "0"],
+            "invalid value for '--seconds': expected greater than or equal to 1; see labelmill demo --help",
+        ),
+        (
+            ["pull", "d@v1", "out", "--format", "yolov8"],
+            "invalid value for '--format' / '-f': 'yolov8' is not one of 'yolo', 'coco', 'voc', "
+            "'imagefolder', 'fiftyone'; see labelmill pull --help",
+        ),
+    ],
+)
+def test_a_wrong_command_line(call: Call, words: list[str], line: str) -> None:
+    assert call(*words).line == line
+
+
+def test_without_a_verb_the_help(call: Call) -> None:
+    for words in ([], ["review"]):
+        done = call(*words)
+        assert (done.code, done.err) == (2, "")
+        assert "Usage: labelmill" in done.out
+
+
 def test_no_line_file(place: Path, call: Call) -> None:
     assert call("annotate", "lime.yaml").line == "no line file lime.yaml; did you mean line.yaml?"
 
@@ -268,8 +323,8 @@ def test_a_single_image_as_a_source(place: Path, call: Call) -> None:
 def test_a_video_of_nothing(place: Path, call: Call) -> None:
     (place / "zero.mp4").write_bytes(b"")
     assert call("annotate", "line.yaml", "--source", "zero.mp4").line == (
-        "no source can be read, got cannot open zero.mp4 as a video, got an empty file, expected a video "
-        "file; export it again; mend `sources`"
+        "no source can be read: cannot open zero.mp4 as a video, got an empty file, expected a video file; "
+        "export it again; mend `sources`"
     )
 
 
@@ -291,6 +346,13 @@ def test_a_folder_with_a_zero_byte_and_a_lying_image(place: Path, call: Call) ->
     (place / "stills" / "lying.png").write_text("text")
     document = json.loads(call("annotate", "line.yaml", "--source", "stills", "--json").out)
     assert (document["counts"]["kept"], document["counts"]["quarantined"]) == (1, 2)
+
+
+def test_templates_for_the_generated_video(place: Path, call: Call) -> None:
+    assert call("demo", "--templates", "templates").line == (
+        "--templates without --source; name your video with --source, or drop it"
+    )
+    assert not (place / "labelmill-demo").exists()
 
 
 def test_a_template_class_without_images(place: Path, call: Call) -> None:

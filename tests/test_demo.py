@@ -44,10 +44,18 @@ def test_a_video_without_templates_gives_groups_to_name(tmp_path: Path) -> None:
     # What it suggests works as templates.
     again = labelmill(
         *("demo", "--source", video, "--templates", tmp_path / "demo" / "templates"),
-        *("--no-publish", "--json", "-o", tmp_path / "named"),
+        *("--no-publish", "--json", "-o", tmp_path / "demo"),
     )
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["counts"]["accepted"] > 0
+    # A line file that a person has edited is not written over.
+    line = tmp_path / "demo" / "line.yaml"
+    edited = line.read_text().replace("fps: 10", "fps: 5")
+    line.write_text(edited)
+    kept = labelmill("demo", "--source", video, "-o", tmp_path / "demo")
+    assert kept.returncode == 2
+    assert kept.stderr.startswith(f"labelmill: {line} was edited, and is kept; use it: labelmill annotate ")
+    assert line.read_text() == edited
 
 
 def test_a_missing_video_is_one_line(tmp_path: Path) -> None:

@@ -57,10 +57,10 @@ def test_paths_are_relative_to_the_line_files_folder(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("proposr: motion", "the document: unknown key 'proposr', did you mean 'proposer'? known: "),
+        ("proposr: motion", "unknown key 'proposr', did you mean 'proposer'? known: "),
         ("matching: {lamda: 0.5}", "matching: unknown key 'lamda', did you mean 'lambda'?"),
         ("proposer: {kind: motion, contrst: 3}", "unknown key 'contrst', did you mean 'contrast'?"),
-        ("xyz: 1", "the document: unknown key 'xyz', known: crop, "),
+        ("xyz: 1", "unknown key 'xyz', known: crop, "),
         ("1: 2", "unknown key '1'"),
         ("selection: {stride: 0}", "selection.stride: input should be greater than or equal to 1, got 0"),
         ("selection: {fps: -1}", "selection.fps: input should be greater than 0, got -1"),

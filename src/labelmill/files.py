@@ -65,7 +65,7 @@ def disk_errors(root: Path) -> Iterator[None]:
             f"cannot work in {root}",
             got=os.strerror(error.errno).lower() if error.errno else str(error),
             expected="a folder that can be read and written",
-            do="name another with --workspace",
+            do="name another with --workspace or --out",
         ) from error
 
 

@@ -119,8 +119,9 @@ def explain(error: ValidationError, source: str) -> str:
         if fault["type"] != "too_short" or not any(len(at) > len(fault["loc"]) for at in places)
     ]
     fault = faults[0]
-    where = ".".join(str(part) for part in fault["loc"]) or "the document"
-    message = f"{source}: {where}: {_KINDS.get(fault['type'], _lower(fault['msg']))}"
+    where = ".".join(str(part) for part in fault["loc"])
+    said = _lower(fault["msg"]).removeprefix("value error, ")
+    message = ": ".join(filter(None, (source, where, _KINDS.get(fault["type"], said))))
     if fault["type"] not in {"missing", "unknown_key", "unknown_kind"} and not isinstance(
         fault["input"], dict
     ):

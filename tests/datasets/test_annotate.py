@@ -510,7 +510,9 @@ def test_progress_counts_frames_to_the_end(place: Path) -> None:
     seen: list[tuple[int, int, str]] = []
     path = place / "line.yaml"
     annotate(load_line(path), Workspace(place / "p"), lambda *step: seen.append(step))
-    assert [step[0] for step in seen] == [0, 16, 32, 40]
+    counts = [step[0] for step in seen]
+    assert counts == sorted(counts)
+    assert set(counts) == set(range(41))  # within a shard too: one of 512 frames can take half an hour
     assert {step[1] for step in seen} == {40}
 
 

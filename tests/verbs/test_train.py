@@ -26,7 +26,12 @@ def call(*arguments: str | Path) -> int:
     return int(left.value.code or 0)
 
 
-def test_train_evaluate_export_and_watch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_evaluate_export_and_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ultralytics import SETTINGS
+
+    monkeypatch.chdir(tmp_path)
     crops, boxes = write_crops(tmp_path / "crops"), write_boxes(tmp_path / "boxes")
     namer, finder = tmp_path / "namer", tmp_path / "finder"
     assert (
@@ -36,8 +41,11 @@ def test_train_evaluate_export_and_watch(tmp_path: Path, capsys: pytest.CaptureF
     trained: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert trained["trainable_parameters"] == 6 * 4 * (64 + 192) + 130
     small = ["--image-px", "64", "--batch", "8", "--epochs", "1", "--device", "cpu"]
-    assert call("train", "detector", boxes, *small, "--out", finder, "--json") == 0
+    foreign = Path(SETTINGS["runs_dir"]) / "detect" / "finder"
+    assert call("train", "detector", boxes, *small, "--out", "finder", "--json") == 0
     found = json.loads(capsys.readouterr().out)
+    assert found["model"] == str(finder)
+    assert not foreign.exists()
     assert found["splits"]["val"]["at_iou"]["0.5"]["true_boxes"] > 0
     assert call("evaluate", namer, crops, "--json") == 0
     evaluated = json.loads(capsys.readouterr().out)

@@ -181,7 +181,7 @@ def _check_folder(folder: Path, needs: tuple[str, ...]) -> None:
         raise WeightsError(
             f"model {folder} is absent",
             expected="a folder with the model's files, or a hub id such as IDEA-Research/grounding-dino-tiny",
-            do="check the path in the line file",
+            do="check the path",
         )
     if lacking := _lacking(folder, needs):
         raise WeightsError(

@@ -39,7 +39,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(
             f"weights {path} are absent" if not path.exists() else f"weights {path} are not a file",
             expected="a .safetensors file or a PyTorch state dict",
-            do="check the path in the line file",
+            do="check the path",
         )
     if path.suffix == ".safetensors":
         return _read_safetensors(path)

@@ -94,7 +94,11 @@ def annotate(config: AnnotationConfig, workspace: Workspace, progress: Progress 
 
             makers = Makers(run.config)
             for shard in todo:
-                report = run_shard(shard, run.plan, makers, run.store, workspace.media)
+
+                def passed(frames: int, before: int = done) -> None:
+                    progress(before + frames, total, "annotating")
+
+                report = run_shard(shard, run.plan, makers, run.store, workspace.media, passed)
                 for stage, spent in report.seconds.items():
                     seconds[stage] = seconds.get(stage, 0.0) + spent
                 done += len(shard)

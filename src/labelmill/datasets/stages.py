@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -54,8 +54,23 @@ class ShardReport:
         return now
 
 
-def run_shard(shard: Shard, plan: Plan, makers: Makers, store: ShardStore, media: MediaStore) -> ShardReport:
+def run_shard(
+    shard: Shard,
+    plan: Plan,
+    makers: Makers,
+    store: ShardStore,
+    media: MediaStore,
+    progress: Callable[[int], None] = lambda _: None,
+) -> ShardReport:
     """Compute the stages of a shard that have no result yet.
+
+    Args:
+        shard: What to compute.
+        plan: The run that it belongs to.
+        makers: The line's models.
+        store: Where results go.
+        media: Where crops go.
+        progress: Called with how many of the shard's frames have passed, as they do.
 
     Raises:
         WorkspaceError: The disk refuses.
@@ -68,7 +83,7 @@ def run_shard(shard: Shard, plan: Plan, makers: Makers, store: ShardStore, media
         if not missing:
             break
         try:
-            _compute(missing, shard, plan, makers, store, media, report)
+            _compute(missing, shard, plan, makers, store, media, report, progress)
         except DamagedShardError as error:  # an earlier run's; it was removed, and so is missing now
             if attempt == len(STAGES):
                 raise
@@ -84,9 +99,10 @@ def _compute(
     store: ShardStore,
     media: MediaStore,
     report: ShardReport,
+    progress: Callable[[int], None],
 ) -> None:
     if {"select", "propose", "encode"} & set(missing):
-        _decode_pass(shard, makers, store, media, missing, report)
+        _decode_pass(shard, makers, store, media, missing, report, progress)
     if "match" in missing:
         started = time.perf_counter()
         bank = load_bank(plan, makers, store)
@@ -103,7 +119,9 @@ def _decode_pass(
     media: MediaStore,
     missing: list[str],
     report: ShardReport,
+    progress: Callable[[int], None],
 ) -> None:
+    passed = {(ref.source_digest, ref.index): count for count, ref in enumerate(shard.refs, start=1)}
     known = None
     if "propose" not in missing:
         known = known_proposals(store.read("propose", shard.keys["propose"]))
@@ -116,6 +134,7 @@ def _decode_pass(
             clock = time.perf_counter()
             crops.add(ids, cut(frame.image, boxes, makers.config.crop))
             report.spend("encode", clock)
+        progress(passed[frame.source_digest, frame.index])
     if "select" in missing:
         store.write("select", shard.keys["select"], selected.table())
         report.computed.append("select")

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from labelmill.verbs.common import AsJson, LinePath, WorkspacePath, emit, load, progress_bar, workspace_of
+from labelmill.verbs.common import (
+    AsJson,
+    LinePath,
+    WorkspacePath,
+    command,
+    emit,
+    load,
+    progress_bar,
+    workspace_of,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +32,11 @@ def annotate(
     line: LinePath,
     source: Annotated[
         list[Path] | None,
-        typer.Option("--source", help="A video, or a folder of images, instead of the line's sources."),
+        typer.Option(
+            "--source",
+            help="A video, or a folder of videos or images, instead of the line's; give it again for more.",
+            show_default=False,
+        ),
     ] = None,
     workspace: WorkspacePath = None,
     as_json: AsJson = False,
@@ -35,7 +48,12 @@ def annotate(
     place = workspace_of(config, workspace)
     with progress_bar("frames") as progress:
         summary = run(config, place, progress)
-    emit({**summary, "workspace": str(place.root)}, as_json=as_json, text=lambda: _text(summary, place.root))
+    given: list[str | Path] = ["-w", workspace] if workspace else []
+    emit(
+        {**summary, "workspace": str(place.root)},
+        as_json=as_json,
+        text=lambda: _text(summary, place.root) + "\nlook at it: " + command("report", line, *given),
+    )
 
 
 def with_sources(line: Any, sources: list[Path] | None) -> Any:

@@ -22,7 +22,8 @@ WorkspacePath = Annotated[
     typer.Option(
         "--workspace",
         "-w",
-        help="Folder for results; default: ./workspace/<line's name>.",
+        envvar="LABELMILL_WORKSPACE",
+        help="Folder for results; default: workspace/ with the line's name in it.",
         show_default=False,
     ),
 ]
@@ -69,54 +70,74 @@ def progress_bar(unit: str) -> Iterator[Callable[[int, int, str], None]]:
         yield _Lines(unit)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     bar = Progress(
         TextColumn("{task.description:<12}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit + " {task.fields[rate]}"),
-        TextColumn("left"),
+        TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
+        TextColumn("left"),
         console=Console(stderr=True),
     )
+    works = _Works()
+    task = TaskID(0)
     with bar:
-        task = bar.add_task("", total=None, rate="")
-
-        now = ""
 
         def update(done: int, total: int, what: str) -> None:
-            nonlocal now
-            if what != now:
-                bar.reset(task, total=total)
-                now = what
+            nonlocal task
+            if works.begins(done, total):
+                task = bar.add_task(what, total=total, completed=done, rate=unit)
             speed = bar.tasks[task].speed
-            rate = f"{speed:,.0f}/s" if speed else ""
+            rate = " ".join(filter(None, (unit, _rate(speed) if speed else "")))
             bar.update(task, completed=done, total=total, description=what, rate=rate)
 
         yield update
 
 
+class _Works:
+    """Tells one work after the other apart: each has a bar, a rate and a time left of its own."""
+
+    def __init__(self) -> None:
+        self._done, self._total = 0, -1
+
+    def begins(self, done: int, total: int) -> bool:
+        """Whether a report is the first of another work than the report before it."""
+        another = total != self._total or done < self._done
+        self._done, self._total = done, total
+        return another
+
+
+def _rate(per_s: float) -> str:
+    """A rate for people: 0.21/s, 3.4/s, 250/s."""
+    digits = 2 if per_s < 1 else 1 if per_s < 10 else 0
+    return f"{per_s:,.{digits}f}/s"
+
+
 class _Lines:
-    """Progress for logs: a line when a tenth more is done, and at most one in five seconds."""
+    """Progress for logs: a line at most every five seconds, and one when a work ends."""
 
     def __init__(self, unit: str) -> None:
         import time
 
         self._clock = time.monotonic
-        self._unit = unit
-        self._started = self._last = self._clock()
-        self._first: int | None = None
-        self._what = ""
+        self._unit = f" {unit}" if unit else ""
+        self._works = _Works()
+        self._first = self._told = 0
+        self._started = self._last = 0.0
 
     def __call__(self, done: int, total: int, what: str) -> None:
         now = self._clock()
-        if self._first is None or what != self._what:  # each part of the work has its own rate
-            self._first, self._what, self._started = done, what, now
+        if self._works.begins(done, total):
+            self._first, self._started, self._last, self._told = done, now, now, -1
             return
-        if now - self._last < 5 and done < total:
+        if done == self._told or (now - self._last < 5 and done < total):
             return
-        self._last = now
-        rate = (done - self._first) / max(now - self._started, 1e-9)
-        left = f", {(total - done) / rate:,.0f} s left" if rate > 0 and done < total else ""
-        note(f"{what}: {f'{done} of {total} {self._unit}'.rstrip()}, {rate:,.1f}/s{left}")
+        self._last, self._told = now, done
+        count, spent_s = done - self._first, max(now - self._started, 1e-9)
+        # Models load while the first frames wait: what they say of the rest is not worth telling.
+        told = count > 0 and (count >= 0.02 * total or spent_s >= 30)
+        rate = f", {_rate(count / spent_s)}" if told else ""
+        left = f", {(total - done) * spent_s / count:,.0f} s left" if told and done < total else ""
+        note(f"{what}: {done:,} of {total:,}{self._unit}{rate}{left}")

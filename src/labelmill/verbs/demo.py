@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,7 +52,9 @@ def demo(
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything.")] = Path("labelmill-demo"),
-    seconds: Annotated[float, typer.Option(min=1, max=3600, help="Length of the generated video.")] = 30,
+    seconds: Annotated[
+        float, typer.Option(min=1, max=3600, metavar="SECONDS", help="Length of the generated video.")
+    ] = 30,
     foundation: Annotated[
         bool,
         typer.Option(
@@ -66,10 +69,13 @@ def demo(
     """Run the whole factory: sample footage, regions, labels, an HTML report and a dataset version."""
     from labelmill.datasets.annotate import annotate
     from labelmill.datasets.workspace import Workspace
+    from labelmill.errors import TemplateError
     from labelmill.line import load_line
 
     started = time.perf_counter()
     truth = None
+    if source is None and templates is not None:
+        raise TemplateError("--templates without --source", do="name your video with --source, or drop it")
     if source is None:
         line_path, truth = _sample(out, seconds)
     else:
@@ -95,7 +101,7 @@ def demo(
         _report(line_path, workspace, out, truth, source, groups, document.get("version"))
     )
     document["wall_s"] = round(time.perf_counter() - started, 1)
-    emit(document, as_json=as_json, text=lambda: _text(document, out))
+    emit(document, as_json=as_json, text=lambda: _text(document, source, out))
 
 
 def _sample(out: Path, seconds: float) -> tuple[Path, Path]:
@@ -111,7 +117,7 @@ def _sample(out: Path, seconds: float) -> tuple[Path, Path]:
 def _own_line(out: Path, source: Path, templates: Path | None) -> Path:
     import json
 
-    from labelmill.errors import SourceError
+    from labelmill.errors import LineFileError, SourceError
     from labelmill.files import disk_errors, write_bytes
 
     if not source.exists():
@@ -121,9 +127,22 @@ def _own_line(out: Path, source: Path, templates: Path | None) -> Path:
     if templates is not None:
         text += f"templates:\n  folder: {json.dumps(str(templates.resolve()))}\n"
     path = out / "line.yaml"
+    if path.exists() and not _as_written(path.read_text(encoding="utf-8", errors="replace")):
+        again = command("annotate", path, "-w", out / "workspace")
+        raise LineFileError(
+            f"{path} was edited, and is kept", do=f"use it: {again}, or name another folder with --out"
+        )
     with disk_errors(out):
         write_bytes(path, text.encode())
     return path
+
+
+def _as_written(text: str) -> bool:
+    """Whether a line file is one of ours that nobody edited."""
+    blank = {"name": "", "video": ""}
+    text = re.sub(r"templates:\n  folder: .*\n\Z", "", text)
+    text = re.sub(r"^(name:|  - video:) .*$", r"\1 ", text, flags=re.MULTILINE)
+    return text == OWN_LINE.format(**blank)
 
 
 def _publish(line_path: Path, workspace: Workspace) -> str:
@@ -158,8 +177,7 @@ def _report(
     steps = [Step("Change the line file, and look again", command("annotate", line_path, "-w", place))]
     if groups:
         text = f"Rename the folders of {out / 'templates'} to your classes, delete the rest, and use them"
-        again = command("demo", "--source", str(source), "--templates", out / "templates", "-o", out)
-        steps.insert(0, Step(text, again))
+        steps.insert(0, Step(text, _with_names(source, out)))
     if version:
         steps.insert(0, Step("Browse the dataset", command("browse", version, "-w", place)))
     return write_report(
@@ -178,15 +196,23 @@ def _counts(summary: dict[str, Any]) -> dict[str, Any]:
     return {name: summary[name] for name in ("counts", "by_class", "lambda", "seconds", "shards")}
 
 
-def _text(document: dict[str, Any], out: Path) -> str:
+def _with_names(source: Path | None, out: Path) -> str:
+    return command("demo", "--source", str(source), "--templates", out / "templates", "--out", out)
+
+
+def _text(document: dict[str, Any], source: Path | None, out: Path) -> str:
     counts = document["counts"]
     rows = [
         f"{counts['frames']:,} frames, {counts['regions']:,} regions: {counts['accepted']:,} accepted, "
         f"{counts['review']:,} to review, {counts['ng']:,} NG; {counts['ng_frames']:,} NG frames",
+        f"line:    {document['line']}",
         f"report:  {document['report']}",
     ]
     if "templates" in document:
-        rows.append(f"groups:  {out / 'templates'} (rename the folders to your classes)")
+        rows.append(
+            f"groups:  {out / 'templates'}: rename the folders to your classes, delete the rest, then"
+        )
+        rows.append(f"         {_with_names(source, out)}")
     if "version" in document:
         rows.append("dataset: " + command("browse", document["version"], "-w", out / "workspace"))
     rows.append(f"{document['wall_s']:.0f} s")

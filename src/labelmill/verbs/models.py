@@ -64,10 +64,13 @@ def list_models(as_json: AsJson = False) -> None:
 
 @models.command(epilog="Example: `labelmill models pull IDEA-Research/grounding-dino-tiny`")
 def pull(
-    model: Annotated[str, typer.Argument(help="Hub id, such as IDEA-Research/grounding-dino-tiny.")],
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit; the newest by default.")
-    ] = None,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Hub id, such as IDEA-Research/grounding-dino-tiny.", show_default=False
+        ),
+    ],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; default: the newest.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fetch a model into the models folder; it is used from there ever after, without a network.
@@ -92,7 +95,7 @@ def pull(
 @models.command(epilog="Example: `labelmill models verify IDEA-Research/grounding-dino-tiny`")
 def verify(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Hub ids; default: all that were pulled.")
+        list[str] | None, typer.Argument(metavar="MODEL", help="Hub ids; default: all that were pulled.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

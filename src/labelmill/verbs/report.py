@@ -19,7 +19,10 @@ def report(
     line: LinePath,
     workspace: WorkspacePath = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Default: report.html in the workspace.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="The file; default: report.html in the workspace.", show_default=False
+        ),
     ] = None,
     open_it: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = False,
     as_json: AsJson = False,

@@ -55,7 +55,7 @@ SERVICES: dict[str, Callable[[], Service]] = {"label-studio": _LabelStudio}
 """Name to maker, in the order in which they start."""
 
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="NAME", help="Which; all without one.", show_default=False)
+    list[str] | None, typer.Argument(metavar="NAME", help="Which servers; default: all.", show_default=False)
 ]
 
 
@@ -72,13 +72,13 @@ def register(app: typer.Typer) -> None:
 
 
 def up(names: Names = None, as_json: AsJson = False) -> None:
-    """Start them, unless they run; installs what is missing on first use."""
+    """Start servers, unless they run; installs what is missing on first use, about 1 GB."""
     report = {name: service.up(note) for name, service in _chosen(names)}
     emit(report, as_json=as_json, text=lambda: _text(report))
 
 
 def down(names: Names = None, as_json: AsJson = False) -> None:
-    """Stop them; what they store is kept."""
+    """Stop servers; what they store is kept."""
     report = {name: {"stopped": service.down()} for name, service in _chosen(names)}
     emit(
         report,
@@ -90,7 +90,7 @@ def down(names: Names = None, as_json: AsJson = False) -> None:
 
 
 def status(names: Names = None, as_json: AsJson = False) -> None:
-    """Say which run, and where."""
+    """Say which servers run, and where."""
     report = {name: service.status() for name, service in _chosen(names)}
     emit(report, as_json=as_json, text=lambda: _text(report))
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labelmill.verbs.common import AsJson, WorkspacePath, emit, note, progress_bar
+from labelmill.verbs.common import AsJson, emit, note, progress_bar
+from labelmill.verbs.versions import StorePath
 
 if TYPE_CHECKING:
     from labelmill.config import Config
@@ -19,56 +20,55 @@ if TYPE_CHECKING:
 Version = Annotated[
     str,
     typer.Argument(
-        metavar="D@vN",
-        help="A dataset version, or a folder that `labelmill pull` wrote.",
+        metavar="VERSION",
+        help="A dataset version (parts@v3), or a folder that `labelmill pull` wrote.",
         show_default=False,
     ),
 ]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder.", show_default=False)]
+Model = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="A folder that `labelmill train` wrote.", show_default=False),
+]
 Out = Annotated[
     Path | None,
     typer.Option(
-        "--out", "-o", help="The model's folder; default: ./models/<version>-<kind>.", show_default=False
+        "--out", "-o", help="The model's folder; default: models/ with VERSION and kind.", show_default=False
     ),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of the training; repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any other setting (docs/training.md); give it again for more."
+    ),
 ]
 Restart = Annotated[
     bool, typer.Option("--restart", help="Drop the training or model that lies in the folder.")
 ]
 Formats = Annotated[
     list[str] | None,
-    typer.Option("--export", metavar="FORMAT", help="Also write onnx or openvino; repeatable."),
+    typer.Option("--export", metavar="FORMAT", help="Also write onnx or openvino; give it again for both."),
 ]
 Mlflow = Annotated[
     str | None,
     typer.Option(
         "--mlflow",
         metavar="ADDRESS",
-        help="Record the training: an MLflow server, or `local`.",
+        help="Record the training: an MLflow server's address, or `local` for files beside the model.",
         show_default=False,
     ),
 ]
-Weights = Annotated[
-    str | None,
-    typer.Option("--weights", help="Where training starts; without it see --help's end.", show_default=False),
-]
 Device = Annotated[
-    str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.", show_default=False)
+    str | None,
+    typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps; default: auto.", show_default=False),
 ]
-Epochs = Annotated[int | None, typer.Option("--epochs", help="At most so many.", show_default=False)]
-Seed = Annotated[int | None, typer.Option("--seed", help="Of every random number.", show_default=False)]
-ImagePx = Annotated[
-    int | None, typer.Option("--image-px", help="Side of the network's input.", show_default=False)
+Seed = Annotated[
+    int | None, typer.Option("--seed", help="Of every random number; default: 0.", show_default=False)
 ]
-Batch = Annotated[
-    str | None, typer.Option("--batch", help="A number; for detectors also auto.", show_default=False)
-]
-Rate = Annotated[
-    float | None, typer.Option("--learning-rate", help="Peak of the schedule.", show_default=False)
-]
+
+
+def _option(name: str, help: str, metavar: str | None = None) -> Any:  # noqa: A002 - typer's word
+    """An option whose default the training's settings hold; the help tells it."""
+    return typer.Option(name, metavar=metavar, help=help, show_default=False)
 
 
 def register(app: typer.Typer) -> None:
@@ -80,33 +80,45 @@ def register(app: typer.Typer) -> None:
     train.command(
         epilog="Examples: `labelmill train detector parts@v3 --weights yolov5n.safetensors` · "
         "`labelmill train detector parts@v4 --weights models/parts-v3-detector` (goes on from v3's). "
-        "Without --weights everything starts random. Every setting and its default: docs/training.md."
+        "Every setting: docs/training.md."
     )(detector)
     train.command(
         epilog="Examples: `labelmill train classifier parts@v3 --backbone vit-l16` · "
-        "`labelmill train classifier parts@v3 --method resnet18 --no-pretrained`. Without --weights the "
-        "backbone's own are taken from the hub's cache. Every setting and its default: docs/training.md."
+        "`labelmill train classifier parts@v3 --method resnet18 --no-pretrained`. "
+        "Every setting: docs/training.md."
     )(classifier)
     app.add_typer(train, name="train")
     app.command(
         epilog="Examples: `labelmill evaluate models/parts-v3-detector parts@v3 --split test` · "
-        "`labelmill evaluate models/parts-v3-detector parts@v3 --classifier models/parts-v3-classifier`"
+        "`labelmill evaluate models/parts-v3-detector parts@v3 --classifier models/parts-v3-classifier-lora`"
     )(evaluate)
     app.command(epilog="Example: `labelmill export models/parts-v3-detector --format openvino`")(export)
 
 
 def detector(
     version: Version,
-    model: Annotated[str, typer.Option(help="yolov5n, s, m, l or x.")] = "yolov5n",
-    weights: Weights = None,
-    image_px: ImagePx = None,
-    epochs: Epochs = None,
-    batch: Batch = None,
+    model: Annotated[str, typer.Option(help="yolov5n, yolov5s, yolov5m, yolov5l or yolov5x.")] = "yolov5n",
+    weights: Annotated[
+        str | None,
+        _option("--weights", "A .safetensors file, a model folder or hf://…; default: random weights."),
+    ] = None,
+    image_px: Annotated[
+        int | None,
+        _option("--image-px", "Side of the square input, a multiple of 32; default: 640.", "PIXELS"),
+    ] = None,
+    epochs: Annotated[int | None, _option("--epochs", "At most so many; default: 100.")] = None,
+    batch: Annotated[
+        str | None,
+        _option("--batch", "Frames a step, or auto: what fits the GPU, 16 on a CPU; default: auto."),
+    ] = None,
     freeze: Annotated[
         int | None,
-        typer.Option(help="First layers that keep their weights (10: the backbone).", show_default=False),
+        _option("--freeze", "First layers that keep their weights, 10: the backbone; default: 0."),
     ] = None,
-    learning_rate: Rate = None,
+    learning_rate: Annotated[
+        float | None,
+        _option("--learning-rate", "Peak of the schedule, of SGD; default: the trainer chooses."),
+    ] = None,
     seed: Seed = None,
     device: Device = None,
     settings: Settings = None,
@@ -114,7 +126,7 @@ def detector(
     restart: Restart = False,
     formats: Formats = None,
     mlflow: Mlflow = None,
-    workspace: WorkspacePath = None,
+    workspace: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
     """Train YOLOv5 on a version's boxes."""
@@ -139,7 +151,7 @@ def detector(
         from labelmill.training.detectors.train import train_detector
 
         data = read_detection(folder)
-        place = out or _default_out(version, "detector")
+        place = _place(out, version, "detector")
         with _steps() as report:
             written = train_detector(data, config, place, restart=restart, report=report)
     _after(written, formats, mlflow, as_json=as_json)
@@ -150,23 +162,35 @@ def classifier(
     method: Annotated[str, typer.Option(help="lora, probe, full or resnet18.")] = "lora",
     backbone: Annotated[
         str | None,
-        typer.Option(
-            help="A timm name, vit-ti16, -s16, -b16, -l16, or transformers' folder.", show_default=False
+        _option(
+            "--backbone",
+            "vit-ti16, vit-s16, vit-b16, vit-l16, any timm name, or transformers' folder; default: vit-l16.",
         ),
     ] = None,
-    weights: Weights = None,
+    weights: Annotated[
+        str | None,
+        _option("--weights", "The backbone's: a .safetensors file; default: the hub's on this machine."),
+    ] = None,
     pretrained: Annotated[
-        bool, typer.Option(help="Start from pretrained weights, or from random ones.")
+        bool, typer.Option(help="Start from the backbone's pretrained weights, or from random ones.")
     ] = True,
     start: Annotated[
         Path | None,
         typer.Option("--from", help="A classifier's folder to go on from.", show_default=False),
     ] = None,
-    image_px: ImagePx = None,
-    epochs: Epochs = None,
-    batch: Batch = None,
-    learning_rate: Rate = None,
-    ng: Annotated[str | None, typer.Option(help="class, or reject.", show_default=False)] = None,
+    image_px: Annotated[
+        int | None, _option("--image-px", "Side of the square input; default: the backbone's own.", "PIXELS")
+    ] = None,
+    epochs: Annotated[int | None, _option("--epochs", "At most so many; default: 30.")] = None,
+    batch: Annotated[str | None, _option("--batch", "Crops a step; default: 64.")] = None,
+    learning_rate: Annotated[
+        float | None,
+        _option("--learning-rate", "Peak of the schedule; default: by method, from 1e-4 to 5e-3."),
+    ] = None,
+    ng: Annotated[
+        str | None,
+        _option("--ng", "NG is one more class, or reject: what scores low in every class; default: class."),
+    ] = None,
     seed: Seed = None,
     device: Device = None,
     settings: Settings = None,
@@ -174,7 +198,7 @@ def classifier(
     restart: Restart = False,
     formats: Formats = None,
     mlflow: Mlflow = None,
-    workspace: WorkspacePath = None,
+    workspace: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a classifier on a version's crops: LoRA on a ViT, or a baseline."""
@@ -201,7 +225,7 @@ def classifier(
         from labelmill.training.classifiers.train import train_classifier
 
         data = read_crops(folder)
-        place = out or _default_out(version, f"classifier-{method}")
+        place = _place(out, version, f"classifier-{method}")
         with _steps() as report:
             written = train_classifier(data, config, place, restart=restart, report=report)
     _after(written, formats, mlflow, as_json=as_json)
@@ -210,16 +234,22 @@ def classifier(
 def evaluate(
     model: Model,
     version: Version,
-    split: Annotated[str, typer.Option(help="Of the version.")] = "val",
+    split: Annotated[str, typer.Option(help="Of the version: train, val or test.")] = "val",
     classifier: Annotated[
         Path | None,
-        typer.Option("--classifier", help="With a detector: measure both together.", show_default=False),
+        typer.Option(
+            "--classifier",
+            help="With a detector: the folder of a classifier, to measure both together.",
+            show_default=False,
+        ),
     ] = None,
-    backend: Annotated[str, typer.Option(help="torch, onnx or openvino.")] = "torch",
+    backend: Annotated[
+        str, typer.Option(help="torch, or onnx or openvino where the model was exported.")
+    ] = "torch",
     threshold: Annotated[
-        float, typer.Option(help="Score at which a detector's recall and precision are told.")
+        float, typer.Option(help="Score, 0 to 1, from which on a detector's boxes count.")
     ] = 0.25,
-    workspace: WorkspacePath = None,
+    workspace: StorePath = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on a split of a version."""
@@ -261,7 +291,7 @@ def export(
     formats: Annotated[
         list[str] | None,
         typer.Option(
-            "--format", metavar="FORMAT", help="onnx or openvino; both without it.", show_default=False
+            "--format", "-f", metavar="FORMAT", help="onnx or openvino; default: both.", show_default=False
         ),
     ] = None,
     as_json: AsJson = False,
@@ -315,6 +345,11 @@ def _one_of(what: str, name: str, known: tuple[str, ...]) -> str:
     if name not in known:
         raise TrainingError(f"unknown {what} {name!r}", do=nearest(name, known))
     return name
+
+
+def _place(out: Path | None, version: str, kind: str) -> Path:
+    """The model's folder, absolute: below a relative one, ultralytics writes into a folder of its own."""
+    return (out or _default_out(version, kind)).absolute()
 
 
 def _default_out(version: str, kind: str) -> Path:
@@ -393,12 +428,21 @@ def _after(written: Written, formats: list[str] | None, mlflow: str | None, *, a
 def _text(title: str, figures: dict[str, Any]) -> str:
     rows = [title]
     rows += [
-        f"  {name.replace('_', ' ')}: {value}"
+        f"  {name.replace('_', ' ')}: {_figure(value)}"
         for name, value in figures.items()
         if isinstance(value, int | float | str)
     ]
     for iou, values in figures.get("at_iou", {}).items():
-        rows.append(f"  at IoU {iou}: recall {values['recall']}, precision {values['precision']}")
+        rows.append(
+            f"  at IoU {iou}: recall {_figure(values['recall'])}, precision {_figure(values['precision'])}"
+        )
     for name, values in figures.get("classes", {}).items():
-        rows.append(f"  {name}: " + ", ".join(f"{key} {value}" for key, value in values.items()))
+        rows.append(f"  {name}: " + ", ".join(f"{key} {_figure(value)}" for key, value in values.items()))
     return "\n".join(rows)
+
+
+def _figure(value: Any) -> str:
+    """A figure for people; all its digits are in `--json`."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -69,7 +69,7 @@ def _shown(workspace: Any, version: Any) -> dict[str, Any]:
 def restore(
     spec: Annotated[
         str | None,
-        typer.Argument(metavar="D@vN", help="A version; default every one.", show_default=False),
+        typer.Argument(metavar="VERSION", help="A version; default: every one.", show_default=False),
     ] = None,
     workspace: StorePath = None,
     as_json: AsJson = False,

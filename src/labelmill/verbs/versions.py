@@ -14,6 +14,7 @@ from labelmill.verbs.common import (
     AsJson,
     LinePath,
     WorkspacePath,
+    command,
     emit,
     load,
     note,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 Spec = Annotated[
     str,
     typer.Argument(
-        metavar="D@vN",
+        metavar="VERSION",
         help="A version: bottles@v3, bottles@latest, bottles@sha256:ab12cd34.",
         show_default=False,
     ),
@@ -39,7 +40,7 @@ StorePath = Annotated[
         "--workspace",
         "-w",
         envvar="LABELMILL_WORKSPACE",
-        help="Where the dataset was published; default: this folder, or the one in ./workspace that has it.",
+        help="Where the dataset was published; default: this folder, or the one in ./workspace with it.",
         show_default=False,
     ),
 ]
@@ -54,7 +55,9 @@ def register(app: typer.Typer) -> None:
 
 def publish(
     line: LinePath,
-    message: Annotated[str, typer.Option("--message", "-m", help="What is new.")] = "",
+    message: Annotated[
+        str, typer.Option("--message", "-m", help="What is new in it; default: none.", show_default=False)
+    ] = "",
     source: Annotated[
         list[Path] | None,
         typer.Option("--source", help="The --source that annotate was given, if it was.", show_default=False),
@@ -73,6 +76,12 @@ def publish(
 
     config = with_sources(load(line), source)
     place = workspace_of(config, workspace)
+    if not place.root.exists():  # to lock it would make it
+        raise VersionError(
+            "nothing to publish", got=f"no folder {place.root}", do="run labelmill annotate LINE first"
+        )
+    if fiftyone:
+        note("publishing; FiftyOne and its database take a moment to start …")
     with open_origin(config, place, line.read_bytes()) as origin, progress_bar("") as progress:
         result = run(
             place,
@@ -94,7 +103,15 @@ def publish(
 
     def text() -> str:
         head = "published" if result.created else "already published as"
-        return f"{head} {manifest.name}  {result.version.digest[:12]}\n{counts_table(manifest)}"
+        rows = [f"{head} {manifest.name}  {result.version.digest[:12]}", counts_table(manifest)]
+        if manifest.counts["frames"].get("aside"):
+            rows.append("aside: frames where two splits meet, which are in neither because they look alike")
+        if waiting := sum(result.version.frames["pending"].to_pylist()):
+            rows.append(f"{waiting:,} regions wait for a person and are not in it")
+        given: list[str | Path] = ["-w", workspace] if workspace else []
+        if fiftyone:
+            rows.append("look at it: " + command("browse", manifest.name, *given))
+        return "\n".join(rows)
 
     emit(document, as_json=as_json, text=text)
 
@@ -210,12 +227,13 @@ def summary(version: Version) -> dict[str, Any]:
 
 def counts_table(manifest: Manifest) -> str:
     """Labels by split, for people."""
+    frames = manifest.counts["frames"]
     splits = [name for name in manifest.counts if name != "frames"]
+    usual = ("train", "val", "test")
+    splits.sort(key=lambda name: (usual.index(name) if name in usual else len(usual), name == "aside", name))
     labels = sorted({label for name in splits for label in manifest.counts[name]})
     rows = [f"{'':<24}" + "".join(f"{name:>10}" for name in splits)]
-    rows.append(
-        f"{'frames':<24}" + "".join(f"{manifest.counts['frames'].get(name, 0):>10,}" for name in splits)
-    )
+    rows.append(f"{'frames':<24}" + "".join(f"{frames.get(name, 0):>10,}" for name in splits))
     rows += [
         f"{label[:24]:<24}" + "".join(f"{manifest.counts[name].get(label, 0):>10,}" for name in splits)
         for label in labels

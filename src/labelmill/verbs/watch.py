@@ -26,7 +26,10 @@ def register(app: typer.Typer) -> None:
 
 def watch(
     source: Annotated[
-        str, typer.Argument(help="A video, rtsp://…, /dev/video0 or a camera's number.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="A video, rtsp://…, /dev/video0 or a camera's number.", show_default=False
+        ),
     ],
     detector: Annotated[Path, typer.Option(help="A detector's folder.", show_default=False)],
     classifier: Annotated[
@@ -43,18 +46,34 @@ def watch(
     backend: Annotated[
         str, typer.Option(help="torch, onnx, openvino, or auto: openvino where exported and no GPU is there.")
     ] = "auto",
-    precision: Annotated[str, typer.Option(help="Of OpenVINO: float32 or bfloat16.")] = "float32",
+    precision: Annotated[str, typer.Option(help="With OpenVINO: float32 or bfloat16.")] = "float32",
     image_px: Annotated[
-        int | None, typer.Option(help="Longer side of the detector's input.", show_default=False)
+        int | None,
+        typer.Option(
+            metavar="PIXELS",
+            help="Longer side of the detector's input; default: as trained.",
+            show_default=False,
+        ),
     ] = None,
-    threshold: Annotated[float, typer.Option(help="Lowest score of a box.")] = 0.25,
-    margin: Annotated[float, typer.Option(help="By which boxes are widened before cropping, a share.")] = 0.0,
-    queue: Annotated[int, typer.Option(help="Most frames waiting; a live source drops the oldest.")] = 2,
+    threshold: Annotated[float, typer.Option(help="Lowest score of a box, 0 to 1.")] = 0.25,
+    margin: Annotated[
+        float, typer.Option(help="Share of a box that is added on each side before cropping.")
+    ] = 0.0,
+    queue: Annotated[
+        int, typer.Option(metavar="FRAMES", help="Most frames waiting; a live source drops the oldest.")
+    ] = 2,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play a file as a camera would.")] = False,
     every_frame: Annotated[bool, typer.Option("--every-frame", help="An event for each frame, too.")] = False,
-    frames: Annotated[int | None, typer.Option(help="Stop after so many.", show_default=False)] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Stop after so many; default: at the end.", show_default=False)
+    ] = None,
     give_up: Annotated[
-        float | None, typer.Option(help="Seconds that a lost camera is looked for.", show_default=False)
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="How long a lost camera is looked for; default: for ever.",
+            show_default=False,
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="For torch: auto, cpu, cuda, cuda:1, mps.")] = "auto",
     as_json: AsJson = False,

@@ -152,7 +152,11 @@ def test_explain_says_who_or_what_decided(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("nothing", "no region 'nothing' in bench@v1"), ("", "no region '' in bench@v1")],
+    [
+        ("nothing", "no region 'nothing' in bench@v1"),
+        ("", "no region '' in bench@v1"),
+        ("3f9c2", "'3f9c2' is too short to find a region by, expected an id, or its first 6 characters"),
+    ],
 )
 def test_regions_that_are_not_there(tmp_path: Path, name: str, message: str) -> None:
     run = made_run(tmp_path, sources=1, frames=2)

@@ -255,8 +255,7 @@ def open_footage(
     if not footage:
         reasons = "; ".join(problem.reason for problem in problems[:3])
         raise SourceError(
-            "no source can be read",
-            got=reasons or "none",
+            f"no source can be read: {reasons or 'there is none'}",
             do="mend `sources`",
         )
     return footage, problems

@@ -72,6 +72,11 @@ def explain(versions: list[Version], region_id: str) -> Explanation:
             found = version, hits.to_pylist()[0]
             full = found[1]["region_id"]
     if found is None:
+        if 0 < len(region_id) < 6:
+            raise VersionError(
+                f"{region_id!r} is too short to find a region by",
+                expected="an id, or its first 6 characters or more",
+            )
         where = ", ".join(version.manifest.name for version in versions[-3:])
         raise VersionError(
             f"no region {region_id!r} in {where or 'any version'}",
@@ -156,7 +161,9 @@ def _box(xyxy: list[float]) -> str:
 
 def _plain(what: object) -> str:
     if isinstance(what, dict):
-        return ", ".join(f"{name} {value}" for name, value in what.items())
+        return ", ".join(
+            f"{name.rstrip('_')} {value}" for name, value in what.items() if value not in ([], None)
+        )
     return str(what)
 
 
