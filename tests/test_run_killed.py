@@ -49,6 +49,27 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
         process.wait(30)
 
 
+def test_a_flow_run_stopped_at_the_terminal_ends_soon(
+    tmp_path: Path, environment: dict[str, str], started: list[subprocess.Popen[str]]
+) -> None:
+    """Ctrl-C goes to every process of the terminal; the run's own server must outlive it."""
+    _, line, *_ = long_line(make_bench(tmp_path / "line"))
+    workspace = tmp_path / "w"
+    run = start(environment, "run", line, "--json", "--no-publish", "-w", workspace)
+    started.append(run)
+    until = time.monotonic() + 150
+    while not list((workspace / "shards" / "match").glob("[!.]*")):
+        assert run.poll() is None, run.communicate()[1]
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGINT)
+    out, err = run.communicate(timeout=60)
+    assert (run.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert "run the same command to go on" in err
+    assert not (workspace / "tables" / "summary.json").exists()
+
+
 def test_a_killed_flow_run_goes_on(
     tmp_path: Path, environment: dict[str, str], started: list[subprocess.Popen[str]]
 ) -> None:

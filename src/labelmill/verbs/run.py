@@ -28,7 +28,9 @@ def run(
     place = workspace_of(config, workspace)
     note("starting Prefect …")
     from labelmill.flows.factory import run as flow
+    from labelmill.flows.server import start_temporary
 
+    start_temporary()
     summary: dict[str, Any] = flow(line=str(line.resolve()), workspace=str(place.root), publish=publish)
     emit(summary, as_json=as_json, text=lambda: _text(summary))
 

@@ -238,7 +238,7 @@ def _overrides(config: DetectorConfig, folder: Path, device: str) -> dict[str, A
         "amp": "bf16" if config.mixed_precision and _has_bfloat16(device) else False,
         "device": device,
         "workers": config.workers,
-        "project": str(folder),
+        "project": str(folder.absolute()),
         "name": "run",
         "exist_ok": True,
         "plots": False,
