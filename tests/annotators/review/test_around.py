@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 from pydantic import ValidationError
 
+from labelmill import environments
 from labelmill.annotators.review.client import GoneError, InterruptedRequestError, Studio
 from labelmill.annotators.review.config import ReviewConfig
-from labelmill.annotators.review.server import LabelStudioServer, answers, served_below
+from labelmill.annotators.review.server import Access, LabelStudioServer, answers, served_below
 from labelmill.annotators.review.webhook import HEADER, receive
 from labelmill.errors import ReviewError, ServiceError
 
@@ -85,6 +90,31 @@ def test_damaged_access_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "access.json").write_text("{")
     with pytest.raises(ServiceError, match="is damaged"):
         LabelStudioServer(tmp_path).access()
+
+
+def test_two_servers_that_start_at_once_get_two_ports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening: list[socket.socket] = []
+
+    def start(self: LabelStudioServer, program: Path, access: Access) -> None:
+        time.sleep(0.3)  # the real one takes a minute before it listens
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", int(access.url.rpartition(":")[2])))
+        listener.listen()
+        listening.append(listener)
+
+    monkeypatch.setattr(LabelStudioServer, "_start", start)
+    monkeypatch.setattr(
+        environments, "ensure_environment", lambda *_: SimpleNamespace(script=lambda _: Path("none"))
+    )
+    servers = [LabelStudioServer(tmp_path / str(number)) for number in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda server: server.up().url, servers))
+    for listener in listening:
+        listener.close()
+    assert len(listening) == 2
+    assert len(set(found)) == 2
 
 
 def call(url: str, **headers: str) -> int:

@@ -10,12 +10,14 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import secrets
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -105,9 +107,11 @@ class LabelStudioServer:
                 return access
             self._stop()
             environment = environments.ensure_environment("label-studio", say)
-            access = self._settle(access, port)
-            say(f"starting Label Studio at {access.url} (the first start takes about a minute)")
-            self._start(environment.script("label-studio"), access)
+            # A port is seen to be free long before the server takes it: one start at a time on this machine.
+            with FileLock(Path(tempfile.gettempdir()) / f"labelmill-port-{getpass.getuser()}"):
+                access = self._settle(access, port)
+                say(f"starting Label Studio at {access.url} (the first start takes about a minute)")
+                self._start(environment.script("label-studio"), access)
             return access
 
     def _settle(self, access: Access | None, port: int | None) -> Access:
