@@ -1,8 +1,8 @@
 """Label Studio killed under push and pull, twenty times: `python -m benchmarks.review_kills`.
 
-A queue of 400 crops is pushed to a new project, or 40 answers are pulled; each time the server is killed with
-SIGKILL at a random moment and started again, until ten kills of each kind fell before the end of the work. After
-each, the server's tasks and the decisions table are compared with what they must be.
+A queue of 400 crops is pushed to a new project, or 40 answers are pulled; each time the server is killed
+with SIGKILL at a random moment and started again, until ten kills of each kind fell before the end of the
+work. After each, the server's tasks and the decisions table are compared with what they must be.
 """
 
 from __future__ import annotations
@@ -127,9 +127,9 @@ def main() -> None:
 `python -m benchmarks.review_kills` on {describe()}.
 
 {len(rounds)} times SIGKILL at a random moment of a push of {4 * IMAGES} tasks or of a pull of 40 answers;
-{hits(rounds, "push")} fell before the end of a push and {hits(rounds, "pull")} before that of a pull, the others
-just after it. {right} of {len(rounds)} ended exactly right: every crop has one task with one prediction, every
-answer is one decision with its label, and another push adds nothing.
+{hits(rounds, "push")} fell before the end of a push and {hits(rounds, "pull")} before that of a pull, the
+others just after it. {right} of {len(rounds)} ended exactly right: every crop has one task with one
+prediction, every answer is one decision with its label, and another push adds nothing.
 
 | round | killed after, s | before the end | right |
 |---|---|---|---|
