@@ -10,14 +10,12 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import secrets
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -107,8 +105,9 @@ class LabelStudioServer:
                 return access
             self._stop()
             environment = environments.ensure_environment("label-studio", say)
+            environments.root().mkdir(parents=True, exist_ok=True)
             # A port is seen to be free long before the server takes it: one start at a time on this machine.
-            with FileLock(Path(tempfile.gettempdir()) / f"labelmill-port-{getpass.getuser()}"):
+            with FileLock(environments.root() / "ports.lock"):
                 access = self._settle(access, port)
                 say(f"starting Label Studio at {access.url} (the first start takes about a minute)")
                 self._start(environment.script("label-studio"), access)
