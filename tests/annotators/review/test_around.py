@@ -18,6 +18,7 @@ import pytest
 from pydantic import ValidationError
 
 from labelmill import environments
+from labelmill.annotators.review import server as server_module
 from labelmill.annotators.review.client import GoneError, InterruptedRequestError, Studio
 from labelmill.annotators.review.config import ReviewConfig
 from labelmill.annotators.review.server import Access, LabelStudioServer, answers, served_below
@@ -104,6 +105,8 @@ def test_two_servers_that_start_at_once_get_two_ports(
         listener.listen()
         listening.append(listener)
 
+    monkeypatch.setenv("LABELMILL_ENVIRONMENTS", str(tmp_path / "environments"))
+    monkeypatch.setattr(server_module, "FIRST_PORT", 23_456)  # away from servers that run
     monkeypatch.setattr(LabelStudioServer, "_start", start)
     monkeypatch.setattr(
         environments, "ensure_environment", lambda *_: SimpleNamespace(script=lambda _: Path("none"))
