@@ -177,6 +177,7 @@ def moody() -> Iterator[tuple[Studio, type[Moody]]]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     studio = Studio(f"http://127.0.0.1:{server.server_port}", "0" * 40, patience_s=2.0)
+    studio._client()  # loading the SDK for the first time would use the patience up on a busy machine
     try:
         yield studio, kind
     finally:
