@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 from pydantic import ValidationError
 
+from labelmill import environments
+from labelmill.annotators.review import server as server_module
 from labelmill.annotators.review.client import GoneError, InterruptedRequestError, Studio
 from labelmill.annotators.review.config import ReviewConfig
-from labelmill.annotators.review.server import LabelStudioServer, answers, served_below
+from labelmill.annotators.review.server import Access, LabelStudioServer, answers, served_below
 from labelmill.annotators.review.webhook import HEADER, receive
 from labelmill.errors import ReviewError, ServiceError
 
@@ -87,6 +93,33 @@ def test_damaged_access_is_one_line(tmp_path: Path) -> None:
         LabelStudioServer(tmp_path).access()
 
 
+def test_two_servers_that_start_at_once_get_two_ports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening: list[socket.socket] = []
+
+    def start(self: LabelStudioServer, program: Path, access: Access) -> None:
+        time.sleep(0.3)  # the real one takes a minute before it listens
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", int(access.url.rpartition(":")[2])))
+        listener.listen()
+        listening.append(listener)
+
+    monkeypatch.setenv("LABELMILL_ENVIRONMENTS", str(tmp_path / "environments"))
+    monkeypatch.setattr(server_module, "FIRST_PORT", 23_456)  # away from servers that run
+    monkeypatch.setattr(LabelStudioServer, "_start", start)
+    monkeypatch.setattr(
+        environments, "ensure_environment", lambda *_: SimpleNamespace(script=lambda _: Path("none"))
+    )
+    servers = [LabelStudioServer(tmp_path / str(number)) for number in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda server: server.up().url, servers))
+    for listener in listening:
+        listener.close()
+    assert len(listening) == 2
+    assert len(set(found)) == 2
+
+
 def call(url: str, **headers: str) -> int:
     try:
         with urlopen(Request(url, data=b"{}", headers=headers, method="POST")) as reply:  # noqa: S310 - loopback
@@ -144,6 +177,7 @@ def moody() -> Iterator[tuple[Studio, type[Moody]]]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     studio = Studio(f"http://127.0.0.1:{server.server_port}", "0" * 40, patience_s=2.0)
+    studio._client()  # loading the SDK for the first time would use the patience up on a busy machine
     try:
         yield studio, kind
     finally:

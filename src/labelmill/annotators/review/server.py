@@ -105,9 +105,12 @@ class LabelStudioServer:
                 return access
             self._stop()
             environment = environments.ensure_environment("label-studio", say)
-            access = self._settle(access, port)
-            say(f"starting Label Studio at {access.url} (the first start takes about a minute)")
-            self._start(environment.script("label-studio"), access)
+            environments.root().mkdir(parents=True, exist_ok=True)
+            # A port is seen to be free long before the server takes it: one start at a time on this machine.
+            with FileLock(environments.root() / "ports.lock"):
+                access = self._settle(access, port)
+                say(f"starting Label Studio at {access.url} (the first start takes about a minute)")
+                self._start(environment.script("label-studio"), access)
             return access
 
     def _settle(self, access: Access | None, port: int | None) -> Access:
