@@ -3,7 +3,7 @@
 A line with `grounding-dino` in full size (Swin-T and BERT-base, random weights) runs on a generated video of
 1280×720, from the file to the final tables; the box threshold is such that about ten regions of a frame are
 cropped, embedded and matched. After each pass of the network in it, the same pass is made again on a batch
-that was scaled and normalised beforehand: the bare forward, under the same conditions, and taken away from the
+that was scaled and normalised beforehand: the bare forward, under like conditions, and taken away from the
 run's time. In processor time on one thread, which depends least on who else uses the machine.
 """
 
