@@ -27,6 +27,7 @@ differs by less than 0.02."""
 
 _FOLDS = 5
 _NEGLIGIBLE = 1e-6
+"""Share of the largest variance below which a direction is rounding, and has no meaning."""
 
 Doubles = npt.NDArray[np.float64]
 
