@@ -1,6 +1,6 @@
 """LoRA, linear probe, full fine-tuning and ResNet-18 on tool crops, with the same budget.
 
-    LABELMILL_DATA=... python -m benchmarks.training_tools [--epochs 8] [--image-px 64]
+    LABELMILL_DATA=... python -m benchmarks.training_tools [--epochs 5] [--image-px 64]
 
 The ViT's backbone is RANDOM: no pretrained one is at hand. LoRA and the probe adapt what is there, so this
 shows the machinery and the costs; it does not show what LoRA does to a pretrained ViT.
@@ -55,7 +55,7 @@ def write_crops(source: Path, root: Path) -> None:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--epochs", type=int, default=8)
+    arguments.add_argument("--epochs", type=int, default=5)
     arguments.add_argument("--image-px", type=int, default=64)
     options = arguments.parse_args()
     figures: dict[str, Any] = {}
