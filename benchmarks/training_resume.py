@@ -77,9 +77,10 @@ def run(kind: str, data: Path, out: Path, seed: int, kill_after: int | None = No
 
 
 def outcome(out: Path) -> tuple[str, dict[str, float]]:
-    """Digest of the weights, and the validation figures."""
+    """Digest of the weights, the validation figures, and the last epoch's training loss."""
     digest = json.loads((out / "model.json").read_text())["files"]["model.safetensors"]
-    figures = json.loads((out / "metrics.json").read_text())["splits"]["val"]
+    metrics = json.loads((out / "metrics.json").read_text())
+    figures = metrics["splits"]["val"] | {"train_loss": metrics["history"]["train_loss"][-1]}
     return digest, {name: value for name, value in figures.items() if isinstance(value, float)}
 
 
@@ -122,21 +123,23 @@ def main() -> None:
                 "seconds": time.perf_counter() - started,
             }
             rows += [
-                [kind, killed, "yes" if same else "NO", name, f"{difference[name]:.6f}", f"{noise[name]:.6f}"]
+                [kind, killed, "yes" if same else "NO", name]
+                + [f"{value:.6f}" for value in (undisturbed[0][1][name], difference[name], noise[name])]
                 for name in noise
-                if name in ("accuracy", "log_loss", "mAP50", "mAP50-95")
+                if name in ("accuracy", "log_loss", "mAP50", "mAP50-95", "train_loss")
             ]
     head = [
         "training",
         "kills",
         "weights equal to the byte",
         "figure",
+        "undisturbed",
         "difference",
         f"range of {len(SEEDS)} seeds",
     ]
     text = (
-        f"Each training was killed {KILLS} times with SIGKILL in mid-epoch, a different step each time, and "
-        "run again; compared with one of the same seed that nothing disturbed.\n\n" + table(head, rows)
+        f"Each training was killed {KILLS} times with SIGKILL, after one step or another of an epoch, and run "
+        "again; compared with one of the same seed that nothing disturbed.\n\n" + table(head, rows)
     )
     write("training_resume", "Killed in mid-training, and resumed", text, document)
 
