@@ -138,7 +138,7 @@ def main() -> None:
         f"range of {len(SEEDS)} seeds",
     ]
     text = (
-        f"Each training was killed {KILLS} times with SIGKILL, after one step or another of an epoch, and run "
+        f"Each training was killed {KILLS} times with SIGKILL, after some step of an epoch, and run "
         "again; compared with one of the same seed that nothing disturbed.\n\n" + table(head, rows)
     )
     write("training_resume", "Killed in mid-training, and resumed", text, document)
