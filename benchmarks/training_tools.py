@@ -114,7 +114,8 @@ def main() -> None:
         "fixed, so their accuracy here says what random features allow, nothing about LoRA on a pretrained "
         "ViT; the paper's 95.71 % against 92.02 % is neither confirmed nor contradicted. Always naming the "
         f"commonest validation class gives {biggest:.3f}; the epoch and the temperature were chosen on the "
-        "same validation crops, the calibration error after scaling is cross-fitted.\n\n"
+        "same validation crops, the calibration error after scaling is cross-fitted. Seconds are wall time, "
+        "one method after the other; on a machine that others use too they do not compare.\n\n"
         + table(head, rows)
         + f"\n\nLoRA's adapters: {figures['lora']['adapter_bytes'] / 1e6:.2f} MB; merged and unmerged logits "
         f"differ by {figures['lora']['merge_difference']:.1e} of the largest."
