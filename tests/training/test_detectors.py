@@ -202,14 +202,18 @@ def test_an_empty_split_is_one_line(tmp_path: Path, counts: dict[str, int], mess
         train_detector(data, config(), tmp_path / "model")
 
 
-def test_a_class_with_one_box_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("rare", [0, 1])
+def test_a_class_with_one_box_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, rare: int) -> None:
     from labelmill.training.detectors.train import _check
 
     root = write_boxes(tmp_path / "boxes", names=("red",))
     (root / "data.yaml").write_text("names: [red, rare]\n")
+    with (root / "labels" / "train" / "000.txt").open("a") as file:
+        file.write("1 0.5 0.5 0.2 0.2\n" * rare)
     with caplog.at_level(logging.WARNING):
         _check(read_detection(root))
-    assert "class 'rare' has 0 training boxes" in caplog.text
+    assert f"class 'rare' has {rare} training boxes: expect it to be missed" in caplog.text
+    assert ("class 'rare' has no validation box" in caplog.text) is bool(rare)
 
 
 def test_ultralytics_is_kept_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:

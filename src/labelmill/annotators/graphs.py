@@ -71,6 +71,7 @@ def load_openvino(path: Path, threads: int = 0, precision: Precision = "float32"
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads or available_cores(),
+        "ENABLE_CPU_PINNING": False,  # a pinned one waits for its core while another idles
         "INFERENCE_PRECISION_HINT": "f32" if precision == "float32" else "bf16",
     }
     try:
