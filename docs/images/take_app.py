@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import unquote
 
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
@@ -64,8 +65,14 @@ def browsed(workspace: Path, spec: str) -> Iterator[str]:
         process.wait(60)
 
 
+def chromium_program() -> str | None:
+    """The machine's Chromium."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((found for name in names if (found := shutil.which(name))), None)
+
+
 @contextmanager
-def opened(url: str, view: str = "") -> Iterator[Page]:
+def opened(url: str, view: str = "", seen: list[str] | None = None) -> Iterator[Page]:
     """Open the App in a headless Chromium, and wait until pictures with boxes are drawn.
 
     Requests beyond this machine are refused: the App's fonts are, and it does without.
@@ -73,16 +80,18 @@ def opened(url: str, view: str = "") -> Iterator[Page]:
     Args:
         url: Of the dataset.
         view: Slug of a saved view, like `split-train`.
+        seen: Takes the address of everything that was served.
     """
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium_program(), args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.set_default_timeout(PATIENCE_MS)
         page.route(
             lambda address: not address.startswith(("http://127.0.0.1", "data:", "blob:")),
             lambda route: route.abort(),
         )
+        if seen is not None:
+            page.on("response", lambda answer: seen.append(unquote(answer.url)) if answer.ok else None)
         page.goto(f"{url}?view={view}" if view else url)
         page.wait_for_selector("[data-cy='looker']")
         for button in ("Dismiss", "Disable"):  # of what the App advertises, and of its statistics
@@ -100,4 +109,8 @@ def take(page: Page, file: Path) -> None:
 
 if __name__ == "__main__":
     with browsed(Path(sys.argv[1]), sys.argv[2]) as address, opened(address, "split-train") as shown:
+        shown.mouse.move(700, 400)
+        shown.mouse.wheel(0, 900)  # to where hands are in the picture
+        shown.mouse.move(150, 700)
+        shown.wait_for_timeout(4000)
         take(shown, Path(__file__).with_name("app.png"))
