@@ -62,7 +62,7 @@ def browsed(workspace: Path, spec: str) -> Iterator[str]:
         yield str(json.loads(text)["url"])
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        process.communicate(timeout=60)
 
 
 def chromium_program() -> str | None:
