@@ -295,6 +295,14 @@ def test_destinations_that_are_something_else(run: MadeRun, version: Version, tm
         pull(run.workspace, version, Format.YOLO, "nosuch://x")
 
 
+def test_a_pull_of_another_kind_is_left_alone(run: MadeRun, version: Version, tmp_path: Path) -> None:
+    pull(run.workspace, version, Format.YOLO, str(tmp_path / "set"))
+    before = sorted(path for path in (tmp_path / "set").rglob("*") if path.is_file())
+    with pytest.raises(VersionError, match=r"holds another set, got bench as yolo, expected .* as coco"):
+        pull(run.workspace, version, Format.COCO, str(tmp_path / "set"))
+    assert sorted(path for path in (tmp_path / "set").rglob("*") if path.is_file()) == before
+
+
 def test_a_full_disk_is_one_line_and_the_rest_is_kept(
     run: MadeRun, version: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

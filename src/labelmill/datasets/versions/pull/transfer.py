@@ -80,7 +80,7 @@ def _transfer(
     about: dict[str, Any],
     progress: Callable[[int, int, str], None],
 ) -> Transferred:
-    known = _known(place)
+    known = _known(place, about)
     plan = _plan(items)
     files: dict[str, list[Any]] = {**known, **{path: [digest, None] for path, (_, digest) in plan.items()}}
     _write_marker(place, about, files, complete=False)
@@ -118,8 +118,8 @@ def _transfer(
     return Transferred(len(plan) - kept, kept, len(stale), sum(sizes))
 
 
-def _known(place: Place) -> dict[str, list[Any]]:
-    """Files of an earlier pull: path to digest and stamp."""
+def _known(place: Place, about: dict[str, Any]) -> dict[str, list[Any]]:
+    """Files of an earlier pull of the same kind: path to digest and stamp."""
     marker = place.read(MARKER)
     if marker is None:
         if not place.empty():
@@ -130,12 +130,26 @@ def _known(place: Place) -> dict[str, list[Any]]:
             )
         return {}
     try:
-        files = json.loads(marker)["files"]
-        return {str(path): [str(row[0]), row[1]] for path, row in files.items()}
+        earlier = json.loads(marker)
+        known = {str(path): [str(row[0]), row[1]] for path, row in earlier["files"].items()}
+        kinds = [(_dataset(one), one.get("format")) for one in (earlier, about)]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise VersionError(
             f"{MARKER} in the destination is damaged", do="remove the folder, and pull again"
         ) from error
+    if kinds[0] != kinds[1]:
+        (was, its), (now, ours) = kinds
+        raise VersionError(
+            f"{getattr(place, 'root', 'the destination')} holds another set",
+            got=f"{was} as {its}",
+            expected=f"an empty folder, or an earlier pull of {now} as {ours}",
+            do="name another folder, or remove this one",
+        )
+    return known
+
+
+def _dataset(about: dict[str, Any]) -> str:
+    return str(about.get("version", "")).partition("@")[0]
 
 
 def _plan(items: Iterable[Item]) -> dict[str, tuple[Item, str]]:
