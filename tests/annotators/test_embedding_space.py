@@ -25,6 +25,12 @@ def test_raw_is_the_encoders_own_space() -> None:
     np.testing.assert_allclose(found, np.array([[0.6, 0.8], [0, 1]]), atol=1e-7)
 
 
+def test_rows_of_tiny_numbers_have_unit_length_too() -> None:
+    rows = np.array([[3.0, 4.0], [3e-22, 4e-22], [0, 1e-45], [0, 0]], np.float32)
+    expected = [[0.6, 0.8], [0.6, 0.8], [0, 1], [0, 0]]
+    np.testing.assert_allclose(unit_rows(rows), expected, atol=1e-6)
+
+
 def test_centred_takes_away_what_classes_share() -> None:
     rows = np.array([[1.0, 0, 1], [0, 1, 1]])  # the third number is the same in both classes
     space = fit_space(rows, owners(0, 1), "centred")

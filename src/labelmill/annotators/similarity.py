@@ -10,6 +10,9 @@ from labelmill.annotators.types import Embeddings
 BACKGROUND_SHARE = 0.1
 """Share of the background that counts as a crop's neighbourhood."""
 
+_TINY = 1e-15
+"""Numbers below it are scaled up first: their squares are near the end of float32, and lose their digits."""
+
 Rows = npt.NDArray[np.floating]
 Similarity = npt.NDArray[np.float32]
 
@@ -24,6 +27,9 @@ def unit_rows(embeddings: Rows) -> Embeddings:
         Float32, shape (n, dim).
     """
     rows = np.asarray(embeddings, dtype=np.float32)
+    largest = np.abs(rows).max(axis=1, keepdims=True, initial=0)
+    tiny = (largest > 0) & (largest < _TINY)
+    rows = (rows / np.where(tiny, largest, 1)).astype(np.float32)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return (rows / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
 
