@@ -1,6 +1,6 @@
 """mongod killed with SIGKILL in mid-publish, twenty times: `python -m benchmarks.version_kills`.
 
-A generated workspace of 1,000 frames and 5,000 regions is published again and again, each time with other
+A generated workspace of 400 frames and 2,000 regions is published again and again, each time with other
 boxes and labels. The kills are spread evenly over the time that a publish of it takes, one in each
 twentieth at a random moment; one that comes after the end is not counted. After each, every version is
 proved against its manifest and FiftyOne's samples against the version; then the same content is published
@@ -133,8 +133,8 @@ def text(found: dict[str, Any]) -> str:
 def main() -> None:
     """Kill, prove, print and write."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--frames", type=int, default=1000)
-    parser.add_argument("--regions", type=int, default=5000)
+    parser.add_argument("--frames", type=int, default=400)
+    parser.add_argument("--regions", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--dry", action="store_true", help="print, but do not write docs/results")
     given = parser.parse_args()
