@@ -92,11 +92,8 @@ def difference_hash(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
 def _hash(media: MediaStore, digest: str) -> bytes:
     import cv2
 
-    # An eighth of the size is enough for 17 columns, and the decoder makes it for a fraction of the time.
-    grey = cv2.imread(str(media.path(digest)), cv2.IMREAD_REDUCED_GRAYSCALE_8)
-    if grey is None or min(grey.shape) <= _SIDE:
-        grey = cv2.imread(str(media.path(digest)), cv2.IMREAD_GRAYSCALE)
-    picture = np.asarray(grey, dtype=np.uint8)
+    # Not decoded at an eighth of the size: that moves hashes by some bits, and pairs across the threshold.
+    picture = np.asarray(cv2.imread(str(media.path(digest)), cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
     turned = np.ascontiguousarray(picture[:, ::-1])
     return np.packbits(np.concatenate([difference_hash(picture), difference_hash(turned)])).tobytes()
 
