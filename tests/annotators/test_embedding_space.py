@@ -27,7 +27,7 @@ def test_raw_is_the_encoders_own_space() -> None:
 
 def test_rows_of_tiny_numbers_have_unit_length_too() -> None:
     rows = np.array([[3.0, 4.0], [3e-22, 4e-22], [0, 1e-45], [0, 0]], np.float32)
-    expected = [[0.6, 0.8], [0.6, 0.8], [0, 1], [0, 0]]
+    expected = np.array([[0.6, 0.8], [0.6, 0.8], [0, 1], [0, 0]])
     np.testing.assert_allclose(unit_rows(rows), expected, atol=1e-6)
 
 
