@@ -417,7 +417,7 @@ def test_one_unreadable_video_among_others(place: Path) -> None:
 
 def test_nothing_readable_at_all_is_an_error(place: Path) -> None:
     (place / "zero.mp4").write_bytes(b"")
-    with pytest.raises(SourceError, match=r"no source can be read, got cannot open zero\.mp4"):
+    with pytest.raises(SourceError, match=r"no source can be read: cannot open zero\.mp4"):
         run(place, "z", sources=[{"video": "zero.mp4"}])
 
 

@@ -233,7 +233,7 @@ def test_what_is_not_there(place: Path) -> None:
     (place / "empty").mkdir()
     with pytest.raises(SourceError, match=r"no video in .*empty, expected files ending in"):
         plan_of(place, sources=[{"video": "empty"}])
-    with pytest.raises(SourceError, match="no source can be read, got no image in this folder"):
+    with pytest.raises(SourceError, match="no source can be read: no image in this folder"):
         plan_of(place, sources=[{"images": "empty"}])
 
 

@@ -7,6 +7,7 @@ imports nothing heavy: `Window` starts the database and imports FiftyOne when it
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import logging
 import os
 import socket
@@ -354,6 +355,7 @@ def _connect(folder: Path) -> Any:
         os.environ.setdefault(name, value)
     uri = database_uri(folder)
     with answering():
+        import_eta()
         import fiftyone as fo
         import fiftyone.core.odm.database as odm
 
@@ -365,6 +367,32 @@ def _connect(folder: Path) -> Any:
         if crashed_before(folder):
             _recount(odm.get_db_conn())
         return fo
+
+
+def import_eta() -> None:
+    """Import what FiftyOne is built on, also where Dask or MLflow came before it.
+
+    They import importlib_metadata, which puts itself in the place of Python's own reader of packages'
+    metadata and, from 8.0 on, raises KeyError for a field that is absent; eta asks for its author, which its
+    metadata (0.17.0) lack, and expects None.
+    """
+    if "eta" in sys.modules:
+        return
+    strict = importlib.metadata.metadata
+
+    class Fields:
+        def __init__(self, package: str) -> None:
+            self._found: Any = strict(package)
+
+        def __getitem__(self, name: str) -> str | None:
+            found: str | None = self._found.get(name)
+            return found
+
+    setattr(importlib.metadata, "metadata", Fields)  # noqa: B010
+    try:
+        import eta  # noqa: F401
+    finally:
+        setattr(importlib.metadata, "metadata", strict)  # noqa: B010
 
 
 def _recount(database: Any) -> None:

@@ -365,3 +365,18 @@ def test_odd_class_names_are_shown(tmp_path: Path, names: tuple[str, ...]) -> No
     dataset = Window(run.workspace).load(version.manifest)
     assert dataset.count_values("regions.detections.label") == dict.fromkeys(names, 1)
     assert version.manifest.classes == sorted(names)
+
+
+def test_fiftyone_is_imported_after_dask_and_mlflow(tmp_path: Path) -> None:
+    """Both import importlib_metadata, which stays in charge for good: so in a process of its own."""
+    code = """
+import importlib_metadata
+from labelmill.datasets.fiftyone_window import import_eta
+import_eta()
+import eta.constants, importlib.metadata
+assert eta.constants.AUTHOR is None
+assert importlib.metadata.metadata("numpy")["Name"] == "numpy"
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
