@@ -98,9 +98,9 @@ class Window:
 
     @property
     def _database(self) -> Any:
+        _ = self.fo  # connected before anything else of FiftyOne is imported
         import fiftyone.core.odm as odm
 
-        _ = self.fo
         return odm.get_db_conn()
 
     def stage(self, shown: Shown, progress: Progress) -> Any:
