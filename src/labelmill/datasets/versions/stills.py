@@ -39,7 +39,7 @@ class Stills:
     """The hashes of still pictures, as they are and mirrored.
 
     Attributes:
-        vectors: Bits as signs, of unit length, so that `cosine_of` bits apart; shape (2 n, 256).
+        vectors: Bits as signs, of unit length: their cosine counts the bits that differ; shape (2 n, 256).
         frame: Position of the frame of each, shape (2 n,).
     """
 
