@@ -191,12 +191,12 @@ def ours(text: Path, dtype: str, phrases: tuple[str, ...]) -> Callable[[list[Any
     import torch
     from transformers import GroundingDinoConfig, GroundingDinoForObjectDetection
 
-    from labelmill.annotators.devices import choose_device
+    from labelmill.annotators.devices import use_device
     from labelmill.annotators.grounding.proposer import GroundingProposer
     from labelmill.annotators.proposers import grounding_dino
     from labelmill.annotators.types import Frame
 
-    device = choose_device("auto")
+    device = use_device("auto")
     model = GroundingDinoForObjectDetection(GroundingDinoConfig()).eval().requires_grad_(False)
     network = grounding_dino.Port(model, grounding_dino.load_tokenizer(text), device, getattr(torch, dtype))
     settings = {"prompts": phrases, "dtype": dtype, "box_threshold": 0.99, "batch_size": 256}

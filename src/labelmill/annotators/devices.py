@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from labelmill.errors import LineFileError, MissingDependencyError
+from labelmill.memory import reuse_large_blocks
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,18 @@ def choose_device(name: str) -> torch.device:
     )
     if missing:
         raise LineFileError(f"this machine has no device {name!r}", do="write device: auto")
+    return device
+
+
+def use_device(name: str) -> torch.device:
+    """Resolve a device as `choose_device` does, and ready this process to run networks on it.
+
+    Raises:
+        LineFileError: The device is unknown, or this machine has none.
+    """
+    device = choose_device(name)
+    if device.type == "cpu":
+        reuse_large_blocks()
     return device
 
 

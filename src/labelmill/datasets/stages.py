@@ -28,7 +28,7 @@ from labelmill.datasets.plan import STAGES, Plan, Shard
 from labelmill.datasets.prefetch import prefetch
 from labelmill.datasets.shards import ShardStore, embeddings_of, table_of
 from labelmill.errors import DamagedShardError
-from labelmill.memory import return_large_blocks
+from labelmill.memory import return_free_memory, return_large_blocks
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ def run_shard(
             if attempt == len(STAGES):
                 raise
             _log.warning("%s; computing it anew", error.what)
+    return_free_memory()
     return report
 
 

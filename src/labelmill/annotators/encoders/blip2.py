@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from labelmill.annotators.devices import Dtype, choose_device, choose_dtype, require
+from labelmill.annotators.devices import Dtype, choose_dtype, require, use_device
 from labelmill.annotators.encoders import pretrained
 from labelmill.annotators.encoders.backbone import Backbone, BackboneConfig, Loaded, Triple
 from labelmill.annotators.encoders.batches import Normaliser
@@ -74,7 +74,7 @@ class Blip2(Backbone[Blip2Config]):
 
 def ready(model: Any, config: Blip2Config, mean: Triple, std: Triple) -> Loaded:
     """Put a `Blip2VisionModelWithProjection` on its device, in its number formats."""
-    device = choose_device(config.device)
+    device = use_device(config.device)
     dtype = choose_dtype(config.dtype, device)
     model.vision_model.to(dtype)
     model.to(device)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from labelmill.annotators.devices import Dtype, choose_device, choose_dtype, require
+from labelmill.annotators.devices import Dtype, choose_dtype, require, use_device
 from labelmill.annotators.encoders.backbone import Backbone, Loaded, SightConfig
 from labelmill.annotators.encoders.batches import Normaliser
 from labelmill.annotators.state_dicts import load_strictly, read_state_dict
@@ -56,7 +56,7 @@ class Timm(Backbone[TimmConfig]):
         model = _create(config)
         (weights,) = config.files()
         load_strictly(model, read_state_dict(weights), weights)
-        device = choose_device(config.device)
+        device = use_device(config.device)
         dtype = choose_dtype(config.dtype, device)
         import torch
         from timm.data import resolve_model_data_config

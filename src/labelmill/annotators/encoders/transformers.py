@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from labelmill.annotators.devices import Dtype, choose_device, choose_dtype, require
+from labelmill.annotators.devices import Dtype, choose_dtype, require, use_device
 from labelmill.annotators.encoders import pretrained
 from labelmill.annotators.encoders.backbone import Backbone, Loaded, SightConfig
 from labelmill.annotators.encoders.batches import Normaliser
@@ -66,7 +66,7 @@ class Transformers(Backbone[TransformersConfig]):
             )
         if hasattr(model, "text_model"):
             model.text_model = None  # half of the memory of a two-tower model
-        device = choose_device(config.device)
+        device = use_device(config.device)
         dtype = choose_dtype(config.dtype, device)
         model.to(device, dtype)
         normalise = Normaliser(sight.mean, sight.std, device, dtype)

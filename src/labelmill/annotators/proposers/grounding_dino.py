@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from labelmill.annotators.devices import choose_device, choose_dtype, require
+from labelmill.annotators.devices import choose_dtype, require, use_device
 from labelmill.annotators.encoders.pretrained import load
 from labelmill.annotators.grounding.proposer import GroundingConfig, GroundingProposer
 from labelmill.annotators.model_ref import ModelRef
@@ -64,7 +64,7 @@ class GroundingDino(GroundingProposer):
     def __init__(self, config: GroundingDinoConfig) -> None:
         require("torch")
         require("transformers")
-        device = choose_device(config.device)
+        device = use_device(config.device)
         dtype = choose_dtype(config.dtype, device)
         folder = obtain(config.model, _NEEDS)
         super().__init__(config, Port(load_port(folder), load_tokenizer(folder), device, dtype), device)

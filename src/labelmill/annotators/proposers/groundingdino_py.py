@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from labelmill.annotators.devices import choose_device, choose_dtype, require
+from labelmill.annotators.devices import choose_dtype, require, use_device
 from labelmill.annotators.grounding.proposer import GroundingConfig, GroundingProposer
 from labelmill.annotators.model_ref import ModelRef
 from labelmill.annotators.model_store import obtain
@@ -108,7 +108,7 @@ class GroundingDinoPy(GroundingProposer):
         require("groundingdino")
         from labelmill.annotators.proposers.groundingdino_py_network import Original
 
-        device = choose_device(config.device)
+        device = use_device(config.device)
         dtype = choose_dtype(config.dtype, device)
         checkpoint = config.checkpoint()
         text = obtain(config.text_encoder, _TEXT_NEEDS)

@@ -136,9 +136,9 @@ def torch_graph(network: torch.nn.Module, device_name: str) -> Graph:
     """A network that is ready for inference, behind the same call as an exported one."""
     import torch
 
-    from labelmill.annotators.devices import choose_device
+    from labelmill.annotators.devices import use_device
 
-    device = choose_device(device_name)
+    device = use_device(device_name)
     network = network.to(device).to(memory_format=torch.channels_last)
 
     def run(batch: Array) -> Array:

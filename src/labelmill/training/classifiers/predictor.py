@@ -154,9 +154,9 @@ def load_network(root: Path, info: ModelInfo) -> Classifier:
 def _torch_graph(network: Classifier, device_name: str) -> Graph:
     import torch
 
-    from labelmill.annotators.devices import choose_device
+    from labelmill.annotators.devices import use_device
 
-    device = choose_device(device_name)
+    device = use_device(device_name)
     network.to(device)
 
     def run(batch: Array) -> Array:

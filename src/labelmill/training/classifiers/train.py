@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from labelmill import __version__
-from labelmill.annotators.devices import choose_device
+from labelmill.annotators.devices import use_device
 from labelmill.annotators.model_folder import WEIGHTS, ModelInfo, read_model, trusted_file
 from labelmill.annotators.state_dicts import read_state_dict
 from labelmill.datasets.tables import NG
@@ -93,7 +93,7 @@ def train_classifier(
         if _known(crops, classes)
     }
     trained = _fit(architecture, classes, splits, config, folder, settings, report)
-    device = choose_device(config.device)
+    device = use_device(config.device)
     trained.classifier.to(device)
     logits = {
         name: predict(trained.classifier, crops, config.batch, device)

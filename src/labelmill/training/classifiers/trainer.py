@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from labelmill.annotators.devices import choose_device
+from labelmill.annotators.devices import use_device
 from labelmill.errors import TrainingError
 from labelmill.files import write_bytes
 from labelmill.training.checkpoints import Checkpoints, State, writing
@@ -102,7 +102,7 @@ class ClassifierTrainer:
         self._train, self._val = train, val
         self._history_file = folder / "run" / "history.json"
         self._report = report
-        self._device = choose_device(config.device)
+        self._device = use_device(config.device)
         self._steps_per_epoch = math.ceil(len(train) / config.batch)
         self._class_weights = _class_weights(train.labels, classifier.head.out_features, config).to(
             self._device

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from labelmill import __version__
-from labelmill.annotators.devices import choose_device
+from labelmill.annotators.devices import use_device
 from labelmill.annotators.model_folder import ModelInfo
 from labelmill.annotators.yolo.detector import Detector, torch_graph
 from labelmill.annotators.yolo.network import build, fused
@@ -105,7 +105,7 @@ def _fit(
 ) -> tuple[list[dict[str, float]], dict[str, torch.Tensor], float]:
     from labelmill.training.detectors.trainer import DetectorTrainer
 
-    device = choose_device(config.device)
+    device = use_device(config.device)
     name = device.type if device.type != "cuda" else str(device.index or 0)
     splits = {split: data.split(split) for split in ("train", "val")}
     started = time.perf_counter()
