@@ -18,13 +18,16 @@ transformers = pytest.importorskip("transformers")
 from tests.annotators.blip2_conversion import port_names  # noqa: E402
 from tests.test_cli import digests  # noqa: E402
 
+from labelmill.annotators import devices  # noqa: E402
 from labelmill.annotators.encoders.blip2 import CLIP_MEAN, CLIP_STD, Blip2, Blip2Config  # noqa: E402
 from labelmill.annotators.encoders.lavis import Lavis, LavisConfig  # noqa: E402
+from labelmill.annotators.encoders.timm import TimmConfig  # noqa: E402
+from labelmill.annotators.encoders.transformers import TransformersConfig  # noqa: E402
 from labelmill.annotators.types import Encoder, Image  # noqa: E402
 from labelmill.datasets.annotate import annotate  # noqa: E402
 from labelmill.datasets.workspace import Workspace  # noqa: E402
 from labelmill.environments import Environment, ensure_environment  # noqa: E402
-from labelmill.errors import ServiceError, WeightsError  # noqa: E402
+from labelmill.errors import MissingDependencyError, ServiceError, WeightsError  # noqa: E402
 from labelmill.line import load_line  # noqa: E402
 from labelmill.makers import ENCODERS  # noqa: E402
 
@@ -195,9 +198,40 @@ def test_a_damaged_folder_is_one_line(port: Path, tmp_path: Path) -> None:
 def test_keys_hold_the_weights_and_not_the_machine(port: Path) -> None:
     settings = Blip2Config(model=str(port))
     assert {path.name for path in settings.files()} == {"config.json", "model.safetensors"}
-    assert {"batch_size", "device"}.isdisjoint(settings.key_fields())
+    assert {"batch_size", "device", "model"}.isdisjoint(settings.key_fields())
     again = pickle.loads(pickle.dumps(Blip2(settings)))  # noqa: S301
     assert again.config == settings
+
+
+@pytest.mark.parametrize("kind", [Blip2Config, TransformersConfig, TimmConfig])
+def test_the_key_says_what_auto_stands_for(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = kind(model="a/b", device="cpu", dtype="auto")
+    keys = []
+    for native in (False, True):
+        monkeypatch.setattr(devices, "_cpu_multiplies_bfloat16", lambda native=native: native)
+        keys.append(settings.key_fields()["dtype"])
+    assert keys == ["torch.float32", "torch.bfloat16"]
+    assert kind(model="a/b", device="cpu", dtype="bfloat16").key_fields()["dtype"] == keys[1]
+
+
+@pytest.mark.parametrize("kind", [Blip2Config, TransformersConfig])
+def test_a_relative_folder_is_beside_the_line_file(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELS", "models")
+    for written in ("./models/blip2", "${MODELS}/blip2/../blip2"):
+        found = kind.model_validate({"model": written}, context={"base": tmp_path})
+        assert found.model == str(tmp_path / "models" / "blip2")
+
+
+def test_without_torch_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch, bench: Path) -> None:
+    path = bench / "line.yaml"
+    path.write_text(path.read_text().replace("{kind: hog}", "{kind: blip2}"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        MissingDependencyError, match=r'torch is not installed; install it: pip install "labelmi'
+    ):
+        annotate(load_line(path), Workspace(bench / "workspace"))
 
 
 @pytest.fixture(scope="module")

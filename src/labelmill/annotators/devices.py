@@ -31,7 +31,9 @@ def choose_device(name: str) -> torch.device:
 
     Raises:
         LineFileError: The device is unknown, or this machine has none.
+        MissingDependencyError: torch is not installed.
     """
+    require("torch")
     import torch
 
     if name == "auto":
