@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from labelmill.annotators.devices import choose_device, choose_dtype, require
-from labelmill.annotators.encoders.pretrained import load
+from labelmill.annotators.encoders.pretrained import FROM_FOLDER, load
 from labelmill.annotators.grounding.proposer import GroundingConfig, GroundingProposer
 from labelmill.annotators.model_ref import ModelRef
 from labelmill.annotators.model_store import obtain
@@ -146,7 +146,7 @@ def load_tokenizer(folder: Path) -> Any:
     """Load the tokenizer of a model's folder."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder, **FROM_FOLDER)
 
 
 def _lean_attention(model: torch.nn.Module) -> None:
