@@ -202,3 +202,13 @@ def test_both_views_are_the_mean_of_their_directions(tiny: Path) -> None:
         by_fit[fit] = Timm(TimmConfig(**settings)).encode([crop])[0]
     directions = [by_fit[fit] / np.linalg.norm(by_fit[fit]) for fit in ("squash", "pad")]
     np.testing.assert_allclose(by_fit["both"], (directions[0] + directions[1]) / 2, atol=1e-6)
+
+
+def test_a_full_accelerator_is_one_line(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    encoder = Timm(TimmConfig(model="test_convnext", weights=tiny, device="cpu"))
+    monkeypatch.setattr(encoder, "_loaded", encoder._loaded._replace(look=full))
+    with pytest.raises(LineFileError, match=r"'timm' does not fit .*; write a smaller batch_size"):
+        encoder.encode([np.zeros((9, 9, 3), np.uint8)])

@@ -182,3 +182,19 @@ def test_no_numbers_are_an_error(kind: str, original: Path, port: Path) -> None:
     logits, boxes = broken.launch(frames(1))[0]
     with pytest.raises(WeightsError, match="write dtype: float32"):
         broken.collect(frames(1), [(torch.full_like(logits, torch.nan), boxes)])
+
+
+def test_a_full_accelerator_is_one_line(
+    kind: str, original: Path, port: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from labelmill.errors import LineFileError
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 8 GiB.")
+
+    small = make(kind, original, port)
+    monkeypatch.setattr(small.network, "forward", full)
+    with pytest.raises(
+        LineFileError, match=r"does not fit.*got CUDA out of memory; write a smaller batch_size"
+    ):
+        list(small.propose(iter(frames(1))))

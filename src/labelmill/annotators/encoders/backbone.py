@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from pydantic import Field
 
-from labelmill.annotators.devices import Dtype, choose_batch_size, choose_device, choose_dtype
+from labelmill.annotators.devices import Dtype, choose_batch_size, choose_device, choose_dtype, memory_errors
 from labelmill.annotators.encoders.batches import Normaliser, Pixels, View, embed, to_numpy
 from labelmill.annotators.types import Embeddings, Image
 from labelmill.config import MakerConfig
@@ -130,9 +130,10 @@ class Backbone(ABC, Generic[ConfigT]):
     def _forward(self, pixels: Pixels) -> Embeddings:
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), memory_errors(self.config.kind):
             return to_numpy(self._loaded.look(self._loaded.normalise(pixels)))
 
     @cached_property
     def _loaded(self) -> Loaded:
-        return self.load()
+        with memory_errors(self.config.kind):
+            return self.load()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from pydantic import Field
 
 from labelmill.annotators.box_choice import choose
-from labelmill.annotators.devices import Dtype, choose_device, choose_dtype
+from labelmill.annotators.devices import Dtype, choose_device, choose_dtype, memory_errors
 from labelmill.annotators.prompts import Prompts, TokenGroup, Tokenizer, group_tokens
 from labelmill.annotators.shape_batches import ShapeBatches
 from labelmill.annotators.types import Frame
@@ -110,7 +110,8 @@ class GroundingProposer:
         self.groups = group_tokens(
             config.prompts, network.tokenizer, network.max_tokens, config.phrases_per_pass
         )
-        network.learn(self.groups)
+        with memory_errors(config.kind):
+            network.learn(self.groups)
         self._read = PixelReader(device, config.shortest_px, config.longest_px)
         self._accelerated = device.type != "cpu"
         self._lock = threading.Lock()  # shards of one run may share a proposer between threads
@@ -140,7 +141,7 @@ class GroundingProposer:
         """Start the forward passes of frames of one shape: logits and boxes of each prompt group."""
         import torch
 
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.inference_mode(), memory_errors(self.config.kind):
             pixels = self._read([frame.image for frame in frames])
             return [self.network.forward(pixels, number) for number in range(len(self.groups))]
 
