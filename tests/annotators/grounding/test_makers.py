@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ def test_many_phrases_are_split_and_merged(kind: str, original: Path, port: Path
     for number, group in enumerate(merged.groups):
         alone = make(kind, original, port, prompts=[phrases[index] for index in group.prompts], **OPEN)
         assert agreement(passes[number], alone.launch(frames(1))[0]) == 1.0
-    (found,) = merged.collect(frames(1), passes)
+    (found,) = merged.collect(frames(1), merged.look(frames(1)))
     assert set(found.data["phrase"].tolist()) == set(phrases)
 
 
@@ -179,9 +180,9 @@ def test_no_numbers_are_an_error(kind: str, original: Path, port: Path) -> None:
     from labelmill.errors import WeightsError
 
     broken = make(kind, original, port)
-    logits, boxes = broken.launch(frames(1))[0]
+    ((logits, boxes),) = broken.look(frames(1))
     with pytest.raises(WeightsError, match="write dtype: float32"):
-        broken.collect(frames(1), [(torch.full_like(logits, torch.nan), boxes)])
+        broken.collect(frames(1), [(np.full_like(logits, np.nan), boxes)])
 
 
 def test_a_full_accelerator_is_one_line(
@@ -198,3 +199,26 @@ def test_a_full_accelerator_is_one_line(
         LineFileError, match=r"does not fit.*got CUDA out of memory; write a smaller batch_size"
     ):
         list(small.propose(iter(frames(1))))
+
+
+def test_an_accelerator_computes_while_answers_are_used(
+    kind: str, original: Path, port: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proposer = make(kind, original, port, box_threshold=0.3, batch_size=1)
+    expected = list(proposer.propose(iter(frames(3))))
+    forward, used, passes = proposer.network.forward, threading.Event(), 0
+
+    def watched(pixels: torch.Tensor, group: int) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal passes
+        passes += 1
+        assert passes != 2 or used.wait(20), "the first answer waited for the second pass"
+        return forward(pixels, group)
+
+    monkeypatch.setattr(proposer.network, "forward", watched)
+    monkeypatch.setattr(proposer, "_accelerated", True)
+    stream = proposer.propose(iter(frames(3)))
+    first = next(stream)
+    used.set()
+    for found, one in zip([first, *stream], expected, strict=True):
+        same(found, one)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("grounding")]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from labelmill.annotators.box_choice import choose
@@ -22,6 +25,11 @@ if TYPE_CHECKING:
 
 _WINDOW_BATCHES = 4
 """Frames of mixed shapes may wait for their like for so many batches."""
+
+Handle = TypeVar("Handle")
+
+Pass = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+"""What the network says of a batch and one group of phrases: logits and boxes, as in `Network.forward`."""
 
 
 class GroundingConfig(MakerConfig):
@@ -126,16 +134,35 @@ class GroundingProposer:
         return self.config.batch_size or (8 if self._accelerated else 1)
 
     def propose(self, frames: Iterator[Frame]) -> Iterator[sv.Detections]:
-        """Yield the boxes of each frame; reads ahead by a few batches."""
-        batches: ShapeBatches[Frame, list[tuple[torch.Tensor, torch.Tensor]], sv.Detections] = ShapeBatches(
+        """Yield the boxes of each frame; reads ahead by a few batches.
+
+        An accelerator's passes run on a thread of their own. Within a pass the networks ask the device for
+        numbers a dozen times and wait, so that only another thread can use earlier answers meanwhile.
+        """
+        if not self._accelerated:
+            yield from self._batches(self.look, self.collect, overlap=0).answer(frames)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="grounding") as pool:
+            yield from self._batches(
+                lambda batch: pool.submit(self.look, batch),
+                lambda batch, passes: self.collect(batch, passes.result()),
+                overlap=1,
+            ).answer(frames)
+
+    def _batches(
+        self,
+        launch: Callable[[Sequence[Frame]], Handle],
+        collect: Callable[[Sequence[Frame], Handle], list[sv.Detections]],
+        overlap: int,
+    ) -> ShapeBatches[Frame, Handle, sv.Detections]:
+        return ShapeBatches(
             shape=lambda frame: frame.image.shape,
-            launch=self.launch,
-            collect=self.collect,
+            launch=launch,
+            collect=collect,
             batch_size=self.batch_size,
             window=self.batch_size * _WINDOW_BATCHES,
-            overlap=1 if self._accelerated else 0,
+            overlap=overlap,
         )
-        return batches.answer(frames)
 
     def launch(self, frames: Sequence[Frame]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Start the forward passes of frames of one shape: logits and boxes of each prompt group."""
@@ -145,23 +172,26 @@ class GroundingProposer:
             pixels = self._read([frame.image for frame in frames])
             return [self.network.forward(pixels, number) for number in range(len(self.groups))]
 
-    def collect(
-        self, frames: Sequence[Frame], passes: list[tuple[torch.Tensor, torch.Tensor]]
-    ) -> list[sv.Detections]:
-        """Turn what was launched into detections.
+    def look(self, frames: Sequence[Frame]) -> list[Pass]:
+        """What `launch` starts, waited for and brought off the device."""
+        return [
+            (logits.float().cpu().numpy(), boxes.float().cpu().numpy())
+            for logits, boxes in self.launch(frames)
+        ]
+
+    def collect(self, frames: Sequence[Frame], passes: list[Pass]) -> list[sv.Detections]:
+        """Turn what the network said into detections.
 
         Raises:
             WeightsError: The network gave no numbers, as half precision may.
         """
-        import numpy as np
-
-        scores, boxes = [], []
-        for group, (logits, centres) in zip(self.groups, passes, strict=True):
-            found = np.zeros((*centres.shape[:2], len(self.config.prompts)), dtype=np.float32)
-            found[..., group.prompts] = group.scores(logits.float().cpu().numpy())
+        scores = []
+        for group, (logits, _) in zip(self.groups, passes, strict=True):
+            found = np.zeros((*logits.shape[:2], len(self.config.prompts)), dtype=np.float32)
+            found[..., group.prompts] = group.scores(logits)
             scores.append(found)
-            boxes.append(centres.float().cpu().numpy())
-        all_scores, all_boxes = np.concatenate(scores, axis=1), np.concatenate(boxes, axis=1)
+        all_scores = np.concatenate(scores, axis=1)
+        all_boxes = np.concatenate([boxes for _, boxes in passes], axis=1)
         if not (np.isfinite(all_scores).all() and np.isfinite(all_boxes).all()):
             raise WeightsError(
                 f"the proposer {self.config.kind!r} gave values that are no numbers",
