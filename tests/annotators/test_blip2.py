@@ -339,6 +339,20 @@ def test_absent_weights_say_where_they_are_to_be_had(tmp_path: Path) -> None:
         Lavis(LavisConfig(checkpoint=tmp_path / "blip2_pretrained.pth")).encode(crops(1))
 
 
+def test_the_first_use_says_what_takes_so_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object) -> None:
+        raise ServiceError("no registry")
+
+    monkeypatch.setenv("LABELMILL_ENVIRONMENTS", str(tmp_path))
+    monkeypatch.setattr("labelmill.annotators.encoders.lavis.ensure_environment", refused)
+    (tmp_path / "m.pth").touch()
+    with pytest.raises(ServiceError, match="no registry"):
+        Lavis(LavisConfig(checkpoint=tmp_path / "m.pth")).encode(crops(1))
+    assert caplog.messages == ["making the lavis environment, once: minutes, and 6 GB with CUDA"]
+
+
 @pytest.mark.server
 def test_a_wrong_device_is_one_clear_error(original: Original) -> None:
     with pytest.raises(ServiceError, match="lavis refuses"):

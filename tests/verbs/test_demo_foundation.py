@@ -38,6 +38,18 @@ def test_it_says_what_it_will_download_before_it_does(
     assert written["name"] == "bench"
 
 
+def test_half_a_model_in_the_cache_is_still_to_be_downloaded(tmp_path: Path) -> None:
+    model = "IDEA-Research/grounding-dino-tiny"
+    cached = tmp_path / "hf" / "models--IDEA-Research--grounding-dino-tiny"
+    (cached / "snapshots" / "abc").mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    (cached / "snapshots" / "abc" / "config.json").touch()
+    assert "will be downloaded once" in announce([model])[0]
+    (cached / "snapshots" / "abc" / "model.safetensors").touch()
+    assert announce([model]) == [f"{model}: on this machine"]
+
+
 def test_it_says_what_a_thousand_frames_cost(tmp_path: Path) -> None:
     port = write_port(tmp_path / "port", write_original(tmp_path / "original"))
     make_bench(tmp_path, frames=2)

@@ -43,13 +43,14 @@ def with_foundation(
 
 def announce(models: list[str]) -> list[str]:
     """Say which models are here and which will be fetched, with their sizes."""
+    from labelmill.annotators.encoders.pretrained import NEEDS
     from labelmill.annotators.known_models import known
     from labelmill.annotators.model_store import folder_of, local_folder
 
     texts = []
     for model in models:
         entry = known(model)
-        if local_folder(model, ("config.json",)) is not None:
+        if local_folder(model, NEEDS) is not None:
             texts.append(f"{model}: on this machine")
         else:
             size = f"about {entry.megabytes:,} MB, licence {entry.licence}" if entry else "size not known"

@@ -28,8 +28,9 @@ class TimmConfig(SightConfig):
         weights: State dict for it: safetensors, or a PyTorch file of tensors only. Without it, timm's own
             pretrained weights are looked for in the hub's cache on this machine; nothing is downloaded.
         model_args: Further arguments of `timm.create_model`, such as `num_classes` and `pad_type`.
-        dtype: Unlike for the large transformers, "auto" is not the default: bfloat16 turns the embeddings of
-            MobileNetV2 by up to 23 degrees (cosine to float32 0.92 to 0.99 on 192 tool crops).
+        dtype: "float32", "bfloat16", "float16" or "auto". Unlike for the large transformers, "auto" is not
+            the default: bfloat16 turns the embeddings of MobileNetV2 by up to 23 degrees (cosine to float32
+            0.92 to 0.99 on 192 tool crops).
     """
 
     kind: Literal["timm"] = "timm"
