@@ -65,7 +65,13 @@ def test_the_makers_agree(original: Path, port: Path) -> None:
     theirs, ours = (make(kind, original, port, **OPEN) for kind in ("groundingdino-py", "grounding-dino"))
     assert ours.groups == theirs.groups
     batch = frames(2)
+    encoded: list[torch.Tensor] = []
+    for encoder in (ours.network.model.model.encoder, theirs.network.model.transformer.encoder):  # type: ignore[attr-defined]
+        encoder.register_forward_hook(lambda module, given, found: encoded.extend((found[0], found[1])))
     assert agreement(raw(ours, batch), raw(theirs, batch)) >= 0.99
+    vision, text, their_vision, their_text = encoded
+    torch.testing.assert_close(vision, their_vision, rtol=0, atol=1e-4)
+    torch.testing.assert_close(text, their_text, rtol=0, atol=1e-4)
     pixels = PixelReader(torch.device("cpu"), 96, 160)([frame.image for frame in batch])
     with torch.inference_mode():
         from groundingdino.util.misc import NestedTensor
