@@ -165,6 +165,20 @@ def test_half_precision_keeps_the_q_former_whole(port: Path) -> None:
     assert cosine.min() > 0.99
 
 
+@pytest.mark.parametrize("features", FEATURES)
+def test_a_checkpoint_in_half_precision(port: Path, tmp_path: Path, features: Any) -> None:
+    """Transformers keeps the format of the file where none is asked for: of the projection, for one."""
+    model = transformers.Blip2ForImageTextRetrieval.from_pretrained(port)
+    model.half().save_pretrained(tmp_path)
+    some = crops(2)
+    full, half = (
+        Blip2(Blip2Config(model=str(folder), features=features, device="cpu", dtype="float32")).encode(some)
+        for folder in (port, tmp_path)
+    )
+    cosine = (half * full).sum(1) / np.linalg.norm(half, axis=1) / np.linalg.norm(full, axis=1)
+    assert cosine.min() > 0.999
+
+
 def test_a_generator_s_checkpoint_lends_its_image_encoder_only(tmp_path: Path) -> None:
     language = {"model_type": "opt", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     settings = small_settings(

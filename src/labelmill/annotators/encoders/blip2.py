@@ -63,11 +63,12 @@ class Blip2(Backbone[Blip2Config]):
     def load(self) -> Loaded:
         """Load the model; see `Backbone.load`."""
         require("transformers")
+        import torch
         from transformers import Blip2VisionModelWithProjection
 
         config = self.config
         folder = obtain(config.model, pretrained.NEEDS)
-        model, missing = pretrained.load(Blip2VisionModelWithProjection, folder)
+        model, missing = pretrained.load(Blip2VisionModelWithProjection, folder, dtype=torch.float32)
         _check_whole(folder, missing, config.features)
         said = pretrained.read_preprocessing(folder)
         return ready(model, config, said.mean if said else CLIP_MEAN, said.std if said else CLIP_STD)
