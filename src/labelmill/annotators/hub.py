@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 import os
 import shutil
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from labelmill.annotators.model_store import (
 )
 from labelmill.errors import WeightsError
 from labelmill.files import digest_file
+
+_log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 10.0
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.pth")
@@ -144,6 +147,13 @@ def pull(model: str, revision: str | None = None) -> Path:
             for leftover in (partial / ".cache").rglob("*.incomplete"):
                 leftover.unlink()
             _check_room(wanted, partial)
+            _log.warning(  # whoever asked for it: a first run may wait for gigabytes
+                "fetching %s: %s MB, licence %s, to %s",
+                model,
+                f"{wanted.size_bytes / 1e6:,.0f}",
+                wanted.licence or "not stated",
+                target,
+            )
             for file in wanted.files:
                 hf_hub_download(
                     model,
