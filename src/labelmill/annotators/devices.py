@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from labelmill.errors import LineFileError, MissingDependencyError
@@ -32,7 +34,9 @@ def choose_device(name: str) -> torch.device:
 
     Raises:
         LineFileError: The device is unknown, or this machine has none.
+        MissingDependencyError: torch is not installed.
     """
+    require("torch")
     import torch
 
     if name == "auto":
@@ -61,11 +65,32 @@ def use_device(name: str) -> torch.device:
     return device
 
 
+@contextmanager
+def memory_errors(kind: str) -> Iterator[None]:
+    """Say what to do when an accelerator's memory is full.
+
+    Args:
+        kind: Of the maker, for the message.
+
+    Raises:
+        LineFileError: A model or a batch does not fit.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise LineFileError(
+            f"{kind!r} does not fit into the memory of its device",
+            got=str(error).partition(". ")[0],
+            do="write a smaller batch_size, or device: cpu; finished work is kept",
+        ) from error
+
+
 def choose_batch_size(wanted: int | None, device: torch.device) -> int:
     """Crops in one forward pass, where the line file leaves it open.
 
-    On a CPU few: what a layer writes should still be in the cache when the next one reads it (MobileNetV2 on
-    two cores: 123 crops/s in eights, 66 in batches of 32).
+    On a CPU few: sixteen share what each layer costs once, and more would only take more memory.
     """
     return wanted or (16 if device.type == "cpu" else 128)
 

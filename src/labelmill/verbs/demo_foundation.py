@@ -12,15 +12,11 @@ PROPOSER = {"kind": "grounding-dino", "prompts": ["hand", {"phrase": "gloved han
 ENCODER = {"kind": "blip2"}
 
 
-def with_foundation(
-    path: Path, proposer: dict[str, Any] | None = None, encoder: dict[str, Any] | None = None
-) -> Path:
+def with_foundation(path: Path) -> Path:
     """Write a line beside another, with Grounding DINO and BLIP-2 in it, and say what will be fetched.
 
     Args:
         path: A line file.
-        proposer: Settings instead of the default ones.
-        encoder: Likewise.
 
     Returns:
         The new line file, `foundation-line.yaml`.
@@ -31,7 +27,7 @@ def with_foundation(
     from labelmill.line import load_line
 
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    document |= {"proposer": proposer or PROPOSER, "encoder": encoder or ENCODER}
+    document |= {"proposer": PROPOSER, "encoder": ENCODER}
     target = path.with_name("foundation-line.yaml")
     write_bytes(target, yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode())
     line: Any = load_line(target)
@@ -43,13 +39,14 @@ def with_foundation(
 
 def announce(models: list[str]) -> list[str]:
     """Say which models are here and which will be fetched, with their sizes."""
+    from labelmill.annotators.encoders.pretrained import NEEDS
     from labelmill.annotators.known_models import known
     from labelmill.annotators.model_store import folder_of, local_folder
 
     texts = []
     for model in models:
         entry = known(model)
-        if local_folder(model, ("config.json",)) is not None:
+        if local_folder(model, NEEDS) is not None:
             texts.append(f"{model}: on this machine")
         else:
             size = f"about {entry.megabytes:,} MB, licence {entry.licence}" if entry else "size not known"
