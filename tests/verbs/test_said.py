@@ -1,0 +1,37 @@
+"""What the verbs say when a server, a database or the user stops them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.conftest import make_bench
+
+from labelmill.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of a command line."""
+    with pytest.raises(SystemExit) as left:
+        main([str(word) for word in words])
+    said = capsys.readouterr()
+    return int(left.value.code or 0), said.out, said.err
+
+
+def test_a_stopped_label_studio_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LABELMILL_SERVICES", str(tmp_path / "services"))
+    folder = tmp_path / "services" / "label-studio"
+    folder.mkdir(parents=True)
+    secrets = dict.fromkeys(("login", "password", "token", "secret_key"), "x")
+    (folder / "access.json").write_text(json.dumps({"url": "http://127.0.0.1:9", **secrets}))
+    line = make_bench(tmp_path / "line", frames=2) / "line.yaml"
+    expected = "labelmill: Label Studio does not run; start it: labelmill services up\n"
+    assert run(capsys, "review", "status", line, "-w", tmp_path / "ws") == (2, "", expected)
+    (folder / "process.json").write_text('{"pid": 1, "started": "long ago"}')  # killed: it is waited for
+    line.write_text(line.read_text() + "review: {patience_s: 0}\n")
+    code, _, err = run(capsys, "review", "status", line, "-w", tmp_path / "ws")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "Label Studio at http://127.0.0.1:9 does not answer" in err
