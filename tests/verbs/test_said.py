@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from tests.conftest import make_bench
 
+from labelmill import __version__
 from labelmill.cli import main
 
 
@@ -35,3 +38,32 @@ def test_a_stopped_label_studio_is_said_at_once(
     code, _, err = run(capsys, "review", "status", line, "-w", tmp_path / "ws")
     assert (code, err.count("\n")) == (2, 1)
     assert "Label Studio at http://127.0.0.1:9 does not answer" in err
+
+
+def test_a_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "labelmill", "--version"], capture_output=True, text=True, check=True,
+        env={"PYTHONPATH": ":".join(sys.path)},
+    )  # fmt: skip
+    assert done.stdout == f"labelmill {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("verb", "module", "kept"),
+    [
+        ("annotate", "labelmill.verbs.common.load", True),
+        ("report", "labelmill.verbs.common.load", False),
+        ("browse", "labelmill.verbs.versions.find_store", False),
+    ],
+)
+def test_an_interruption_says_what_is_kept(
+    verb: str, module: str, kept: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    name = module.rpartition(".")[2]
+    for place in ("annotate", "report", "versions"):
+        monkeypatch.setattr(f"labelmill.verbs.{place}.{name}", interrupted, raising=False)
+    tail = "; finished work is kept, run the same command to go on" if kept else ""
+    assert run(capsys, verb, "x") == (130, "", f"labelmill: interrupted{tail}\n")
