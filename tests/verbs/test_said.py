@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import make_bench
+from tests.datasets.versions.made import made_run
 
 from labelmill import __version__
 from labelmill.cli import main
+from labelmill.datasets.versions.config import DatasetConfig
+from labelmill.datasets.versions.publish import publish
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -67,3 +70,30 @@ def test_an_interruption_says_what_is_kept(
         monkeypatch.setattr(f"labelmill.verbs.{place}.{name}", interrupted, raising=False)
     tail = "; finished work is kept, run the same command to go on" if kept else ""
     assert run(capsys, verb, "x") == (130, "", f"labelmill: interrupted{tail}\n")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A workspace with bench@v1."""
+    made = made_run(tmp_path / "w", sources=3, frames=20)
+    with made.workspace.lock():
+        publish(made.workspace, DatasetConfig(name="bench"), made.origin(), None)
+    return made.workspace.root
+
+
+def test_a_pull_of_crops_counts_crops(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, "pull", "bench@v1", tmp_path / "crops", "-f", "imagefolder", "-w", workspace)
+    files = {
+        split: len(list((tmp_path / "crops" / split).rglob("*.jpg"))) for split in ("test", "train", "val")
+    }
+    counts = ", ".join(f"{number} {split}" for split, number in files.items())
+    assert code == 0
+    assert f": crops: {counts}; {sum(files.values()) + 1} files written" in out
+    code, out, _ = run(capsys, "pull", "bench@v1", tmp_path / "coco", "-f", "coco", "-w", workspace, "--json")
+    result = json.loads(out)
+    assert "crops" not in result
+    assert result["frames"] == {
+        split: len(list((tmp_path / "coco" / split).glob("*.jpg"))) for split in ("train", "val", "test")
+    }
