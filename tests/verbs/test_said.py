@@ -15,6 +15,7 @@ from labelmill import __version__
 from labelmill.cli import main
 from labelmill.datasets.versions.config import DatasetConfig
 from labelmill.datasets.versions.publish import publish
+from labelmill.errors import WorkspaceError
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -97,3 +98,20 @@ def test_a_pull_of_crops_counts_crops(
     assert result["frames"] == {
         split: len(list((tmp_path / "coco" / split).glob("*.jpg"))) for split in ("train", "val", "test")
     }
+
+
+def test_a_version_is_proved_where_its_database_cannot_run(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object) -> None:
+        raise WorkspaceError("cannot work in fiftyone", got="read-only file system")
+
+    monkeypatch.setattr("labelmill.datasets.versions.mirror.differences", refused)
+    code, out, _ = run(capsys, "verify", "bench@v1", "-w", workspace)
+    assert code == 2
+    assert out.splitlines()[1:] == [
+        "ok   120 rows as published, 120 pictures whole",
+        "FAIL FiftyOne: cannot be asked: cannot work in fiftyone, got read-only file system; leave it out: "
+        "--no-fiftyone",
+    ]
+    assert run(capsys, "verify", "bench@v1", "-w", workspace, "--no-fiftyone")[0] == 0
