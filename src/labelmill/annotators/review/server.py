@@ -201,7 +201,7 @@ class LabelStudioServer:
         return self._process() is not None
 
     def stopped(self) -> bool:
-        """Whether nobody started it since it was stopped; False for one that was killed, and may come back."""
+        """Whether it was stopped and not started again; one that was killed may come back."""
         return not (self.root / "process.json").exists()
 
     def _process(self) -> int | None:
