@@ -151,6 +151,20 @@ def test_half_a_model_is_refused(tmp_path: Path, port: Path) -> None:
         GroundingDino(config(tmp_path / "half"))
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json"])
+def test_damaged_text_files_are_one_line(copied: Path, original: Path, port: Path, name: str) -> None:
+    for folder in (copied / "bert", shutil.copytree(port, copied / "port")):
+        (folder / name).write_text("{ half a fi")
+    cases: list[tuple[Path, Any]] = [
+        (copied / "port", lambda: GroundingDino(config(copied / "port"))),
+        (copied / "bert", lambda: GroundingDinoPy(with_architecture(copied, original))),
+    ]
+    for folder, make in cases:
+        with pytest.raises(WeightsError, match=rf"model folder {folder} cannot be loaded") as caught:
+            make()
+        assert "\n" not in str(caught.value)
+
+
 def test_settings_that_are_wrong() -> None:
     with pytest.raises(ValidationError, match="prompts"):
         GroundingDinoConfig.model_validate({})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from labelmill.annotators.devices import choose_device, choose_dtype, require
-from labelmill.annotators.encoders.pretrained import load
+from labelmill.annotators.encoders.pretrained import load, readable
 from labelmill.annotators.grounding.proposer import GroundingConfig, GroundingProposer
 from labelmill.annotators.model_ref import ModelRef
 from labelmill.annotators.model_store import obtain
@@ -143,10 +143,15 @@ def load_port(folder: Path) -> Any:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load the tokenizer of a model's folder."""
+    """Load the tokenizer of a model's folder.
+
+    Raises:
+        WeightsError: Its files are damaged.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    with readable(folder):
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def _lean_attention(model: torch.nn.Module) -> None:

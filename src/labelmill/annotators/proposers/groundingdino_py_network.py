@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from labelmill.annotators.encoders.pretrained import readable
 from labelmill.annotators.grounding.bert_shim import BertShim, needs_shim
 from labelmill.annotators.grounding.deformable import sample_sum
 from labelmill.annotators.grounding.frozen import ImageOnce, TextOnce
@@ -124,12 +125,14 @@ def build(architecture: dict[str, Any], text: Path) -> Any:
         text: Folder with BERT's vocabulary and settings.
 
     Raises:
-        WeightsError: The architecture lacks a value, or has one that the package does not know.
+        WeightsError: The architecture lacks a value or has one that the package does not know, or BERT's
+            files are damaged.
     """
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    tokenizer = AutoTokenizer.from_pretrained(text, local_files_only=True)
-    encoder = BertModel(BertConfig.from_pretrained(text, local_files_only=True))
+    with readable(text):
+        tokenizer = AutoTokenizer.from_pretrained(text, local_files_only=True)
+        encoder = BertModel(BertConfig.from_pretrained(text, local_files_only=True))
     with _BUILDING, _instead_of_the_hub(tokenizer, encoder):
         from groundingdino.models import build_model
 
