@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.annotators.fake_hub import running_hub
 from tests.conftest import make_bench
 from tests.datasets.versions.made import made_run
 
@@ -115,3 +116,24 @@ def test_a_version_is_proved_where_its_database_cannot_run(
         "--no-fiftyone",
     ]
     assert run(capsys, "verify", "bench@v1", "-w", workspace, "--no-fiftyone")[0] == 0
+
+
+def test_a_check_downloads_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LABELMILL_MODELS", str(tmp_path / "models"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+    line = make_bench(tmp_path / "line", frames=2) / "line.yaml"
+    with running_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        text = line.read_text().replace(
+            "{kind: motion}", "{kind: grounding-dino, model: acme/tiny, prompts: hand}"
+        )
+        line.write_text(text)
+        code, out, _ = run(capsys, "check", line, "-w", tmp_path / "ws", "--json")
+        served = hub.served
+    finding = json.loads(out)["findings"][2]
+    assert (code, finding["ok"], served) == (2, False, [])
+    assert finding["detail"].startswith(
+        "acme/tiny is not on this machine; run `labelmill models pull acme/tiny`"
+    )

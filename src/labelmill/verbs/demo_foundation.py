@@ -43,17 +43,15 @@ def with_foundation(
 
 def announce(models: list[str]) -> list[str]:
     """Say which models are here and which will be fetched, with their sizes."""
-    from labelmill.annotators.known_models import known
+    from labelmill.annotators.known_models import size_of
     from labelmill.annotators.model_store import folder_of, local_folder
 
     texts = []
     for model in models:
-        entry = known(model)
         if local_folder(model, ("config.json",)) is not None:
             texts.append(f"{model}: on this machine")
         else:
-            size = f"about {entry.megabytes:,} MB, licence {entry.licence}" if entry else "size not known"
-            texts.append(f"{model}: will be downloaded once to {folder_of(model)}, {size}")
+            texts.append(f"{model}: will be downloaded once to {folder_of(model)}, {size_of(model)}")
     return texts
 
 
