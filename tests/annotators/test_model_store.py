@@ -196,7 +196,7 @@ def test_a_question_fetches_nothing(server: Hub, store: Path) -> None:
         "Salesforce/blip2-itm-vit-g is not on this machine; run `labelmill models pull "
         "Salesforce/blip2-itm-vit-g` (about 4,690 MB, licence MIT), here or where the hub can be reached, "
         f"and carry the folder that it names to {place} here; or write a local folder in the line file "
-        "(model: path/to/folder)"
+        "(model: ./path/to/folder)"
     )
     assert server.served == []
     obtain("acme/tiny", NEEDS)  # outside, it may

@@ -200,7 +200,7 @@ def how_to_pull(model: str, place: str = "") -> str:
     return (
         f"{near(model)}run `labelmill models pull {model}`{place} where the hub can be reached, and carry "
         f"the folder that it names to {folder_of(model)} here; or write a local folder in the line file "
-        "(model: path/to/folder)"
+        "(model: ./path/to/folder)"
     )
 
 
