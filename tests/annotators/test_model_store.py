@@ -93,7 +93,7 @@ def test_absent_and_no_hub_names_the_cure(monkeypatch: pytest.MonkeyPatch) -> No
     line = str(caught.value)
     assert "labelmill models pull IDEA-Research/grounding-dino-tiny" in line
     assert "http://127.0.0.1:9" in line
-    assert "model: path/to/folder" in line
+    assert "model: ./path/to/folder" in line
     assert "\n" not in line
 
 

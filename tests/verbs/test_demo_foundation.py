@@ -35,6 +35,7 @@ def test_it_says_what_it_will_download_before_it_does(
     written = yaml.safe_load((tmp_path / "foundation-line.yaml").read_text())
     assert written["proposer"]["kind"] == "grounding-dino"
     assert written["encoder"] == {"kind": "blip2"}
+    assert written["selection"]["shard_frames"] <= 32  # a kill costs no hours
     assert written["name"] == "bench"
 
 
@@ -53,3 +54,4 @@ def test_the_example_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABELMILL_DATA", "/somewhere")
     line = load_line(EXAMPLE)
     assert (line.proposer.kind, line.encoder.kind) == ("grounding-dino", "blip2")
+    assert line.selection.shard_frames == 32

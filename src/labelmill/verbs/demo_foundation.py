@@ -10,6 +10,8 @@ from labelmill.verbs.common import note
 
 PROPOSER = {"kind": "grounding-dino", "prompts": ["hand", {"phrase": "gloved hand", "class": "hand"}]}
 ENCODER = {"kind": "blip2"}
+SHARD_FRAMES = 32
+"""What a kill can cost: on a CPU, frames of the usual 512 take hours."""
 
 
 def with_foundation(
@@ -32,6 +34,11 @@ def with_foundation(
 
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     document |= {"proposer": proposer or PROPOSER, "encoder": encoder or ENCODER}
+    selection = document.get("selection") or {}
+    document["selection"] = {
+        **selection,
+        "shard_frames": min(selection.get("shard_frames", 512), SHARD_FRAMES),
+    }
     target = path.with_name("foundation-line.yaml")
     write_bytes(target, yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode())
     line: Any = load_line(target)
