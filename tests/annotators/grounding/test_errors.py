@@ -12,6 +12,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from labelmill.annotators.devices import choose_device
 from labelmill.annotators.proposers.grounding_dino import GroundingDino, GroundingDinoConfig
 from labelmill.annotators.proposers.groundingdino_py import GroundingDinoPy, GroundingDinoPyConfig
 from labelmill.errors import LineFileError, WeightsError
@@ -172,6 +173,22 @@ def test_settings_that_are_wrong() -> None:
         GroundingDinoConfig.model_validate({"prompts": "hand", "box_threshold": 1.5})
     with pytest.raises(LineFileError, match="this machine has no device 'cuda:99'"):
         config("x/y", device="cuda:99").key_fields()
+
+
+@pytest.mark.parametrize(
+    ("built", "said"),
+    [
+        ("13.0", "got 0 that torch can use; write device: auto, or see whether nvidia-smi names one"),
+        (None, "got a torch built without CUDA; write device: auto"),
+    ],
+)
+def test_why_there_is_no_gpu(built: str | None, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.version.cuda", built)
+    monkeypatch.setattr("torch.version.hip", None)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(LineFileError) as caught:
+        choose_device("cuda")
+    assert str(caught.value) == f"this machine has no device 'cuda', {said}"
 
 
 def test_keys_hold_what_decides_and_nothing_of_the_machine(port: Path) -> None:
