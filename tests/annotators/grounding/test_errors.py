@@ -66,7 +66,7 @@ def test_a_pickle_in_the_ports_folder_is_refused(
     shutil.copytree(port, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     with (folder / "pytorch_model.bin").open("wb") as file:
         pickle.dump(Live(), file)
-    with pytest.raises(WeightsError, match=str(folder)):
+    with pytest.raises(WeightsError, match=r"pickle of live objects.*convert it.*/port/model\.safetensors$"):
         GroundingDino(config(folder))
     assert not (tmp_path / "ran").exists()
 

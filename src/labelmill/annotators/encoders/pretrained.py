@@ -121,14 +121,18 @@ def read_preprocessing(folder: Path) -> Preprocessing | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' load report and bars off the terminal: what matters of them is raised."""
+    """Keep transformers' load report, bars and warnings off the terminal: what matters of them is raised."""
+    import warnings
+
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # of a file that is refused
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:
