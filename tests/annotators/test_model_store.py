@@ -178,16 +178,6 @@ def test_the_hugging_face_cache_counts(tmp_path: Path, monkeypatch: pytest.Monke
     assert local_folder("acme/tiny", NEEDS) == snapshot
 
 
-def test_what_is_fetched_is_said_before_it_is(
-    server: Hub, store: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = obtain("acme/tiny", NEEDS)
-    assert caplog.messages == [f"fetching acme/tiny, once: size not known, to {folder}"]
-    caplog.clear()
-    assert obtain("acme/tiny", NEEDS) == folder
-    assert caplog.messages == []
-
-
 def test_a_question_fetches_nothing(server: Hub, store: Path) -> None:
     with nothing_fetched(), pytest.raises(WeightsError) as caught:
         obtain("Salesforce/blip2-itm-vit-g", NEEDS)

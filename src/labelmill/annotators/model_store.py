@@ -7,7 +7,6 @@ with a manifest of digests beside the weights. A folder that a user made is used
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -22,7 +21,6 @@ from labelmill.errors import WeightsError
 from labelmill.files import digest_file, write_bytes
 
 MANIFEST = "labelmill-model.json"
-_log = logging.getLogger(__name__)
 _fetching: ContextVar[bool] = ContextVar("fetching", default=True)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -169,7 +167,6 @@ def obtain(model: str, needs: tuple[str, ...]) -> Path:
             )
         from labelmill.annotators.hub import pull
 
-        _log.warning("fetching %s, once: %s, to %s", model, size_of(model), folder_of(model))
         found = pull(model)
         _check_folder(found, needs)
     return found

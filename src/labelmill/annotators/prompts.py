@@ -135,7 +135,7 @@ def group_tokens(
         phrases_per_pass: At most so many phrases in one pass; None: as many as fit.
 
     Raises:
-        LineFileError: A phrase is too long, has no known token, or holds the tokenizer's own marks.
+        LineFileError: A phrase is too long, has no token, or holds the tokenizer's own marks.
     """
     dot = tokenizer.convert_tokens_to_ids(".")
     pieces = [_pieces(prompt.phrase, tokenizer, max_tokens) for prompt in prompts]
@@ -151,10 +151,6 @@ def _pieces(phrase: str, tokenizer: Tokenizer, max_tokens: int) -> list[int]:
     if not ids or marks & set(ids):
         raise LineFileError(
             f"the phrase {phrase!r} cannot be read by the model", expected="words", do="write another phrase"
-        )
-    if set(ids) == {unknown}:
-        raise LineFileError(
-            f"the model knows no word of the phrase {phrase!r}", expected="English words", do="translate it"
         )
     if len(ids) + 3 > max_tokens:
         raise LineFileError(

@@ -44,6 +44,7 @@ def with_foundation(
     line: Any = load_line(target)
     for text in announce([line.proposer.model, line.encoder.model]):
         note(text)
+    note("loading both, and trying them on a frame …")
     note(cost(line))
     return target
 
