@@ -12,7 +12,7 @@ import pytest
 import supervision as sv
 import torch
 
-from labelmill.annotators.grounding.pixels import PixelReader
+from labelmill.annotators.grounding.pixels import PixelReader, places
 from labelmill.annotators.grounding.proposer import GroundingProposer
 from labelmill.annotators.proposers.grounding_dino import GroundingDino, load_port
 from labelmill.annotators.proposers.groundingdino_py import GroundingDinoPy
@@ -191,20 +191,17 @@ def test_no_numbers_are_an_error(kind: str, original: Path, port: Path) -> None:
         broken.collect(frames(1), [(np.full_like(logits, np.nan), boxes)])
 
 
-def test_a_full_accelerator_is_one_line(
-    kind: str, original: Path, port: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_accelerator_is_one_line(proposer: GroundingProposer, monkeypatch: pytest.MonkeyPatch) -> None:
     from labelmill.errors import LineFileError
 
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 8 GiB.")
 
-    small = make(kind, original, port)
-    monkeypatch.setattr(small.network, "forward", full)
+    monkeypatch.setattr(proposer.network, "forward", full)
     with pytest.raises(
         LineFileError, match=r"does not fit.*got CUDA out of memory; write a smaller batch_size"
     ):
-        list(small.propose(iter(frames(1))))
+        list(proposer.propose(iter(frames(1))))
 
 
 def test_an_accelerator_computes_while_answers_are_used(
@@ -228,3 +225,31 @@ def test_an_accelerator_computes_while_answers_are_used(
     for found, one in zip([first, *stream], expected, strict=True):
         same(found, one)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("grounding")]
+
+
+@pytest.mark.parametrize(
+    ("shape_hw", "said"),
+    [
+        ((40, 5000), "got 5000x40 px, scaled to 160x1, expected at least 100 places"),
+        ((1, 2000), "got 2000x1 px, scaled to 160x0, expected at least 100 places"),
+    ],
+)
+def test_a_frame_without_places_for_its_boxes_is_one_line(
+    proposer: GroundingProposer, shape_hw: tuple[int, int], said: str
+) -> None:
+    from labelmill.errors import LineFileError
+
+    with pytest.raises(LineFileError, match=said):
+        proposer.launch(frames(1, shape_hw))
+
+
+@pytest.mark.parametrize("shape_hw", [(32, 152), (101, 70), (65, 129)])
+def test_places_are_the_networks_own(proposer: GroundingProposer, shape_hw: tuple[int, int]) -> None:
+    network: Any = proposer.network
+    core = network.model.model if proposer.config.kind == "grounding-dino" else network.model.transformer
+    found: list[int] = []
+    hook = core.encoder.register_forward_hook(lambda _, given, encoded: found.append(encoded[0].shape[1]))
+    with torch.inference_mode():
+        network.forward(torch.zeros(1, 3, *shape_hw), 0)
+    hook.remove()
+    assert found == [places(*shape_hw)]

@@ -17,7 +17,7 @@ from labelmill.annotators.prompts import Prompts, TokenGroup, Tokenizer, group_t
 from labelmill.annotators.shape_batches import ShapeBatches
 from labelmill.annotators.types import Frame
 from labelmill.config import MakerConfig
-from labelmill.errors import WeightsError
+from labelmill.errors import LineFileError, WeightsError
 
 if TYPE_CHECKING:
     import supervision as sv
@@ -74,10 +74,12 @@ class Network(Protocol):
     Attributes:
         tokenizer: Of the text side.
         max_tokens: Length of the text side.
+        queries: How many boxes it gives for a frame.
     """
 
     tokenizer: Tokenizer
     max_tokens: int
+    queries: int
 
     def learn(self, groups: Sequence[TokenGroup]) -> None:
         """Take the prompts that every later pass is about."""
@@ -165,12 +167,30 @@ class GroundingProposer:
         )
 
     def launch(self, frames: Sequence[Frame]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Start the forward passes of frames of one shape: logits and boxes of each prompt group."""
+        """Start the forward passes of frames of one shape: logits and boxes of each prompt group.
+
+        Raises:
+            LineFileError: The frames are too small or too long for the model, or do not fit into memory.
+        """
         import torch
 
+        self._check_size(frames[0])
         with self._lock, torch.inference_mode(), memory_errors(self.config.kind):
             pixels = self._read([frame.image for frame in frames])
             return [self.network.forward(pixels, number) for number in range(len(self.groups))]
+
+    def _check_size(self, frame: Frame) -> None:
+        from labelmill.annotators.grounding.pixels import places, target_hw
+
+        height, width = frame.image.shape[:2]
+        scaled_hw = target_hw(height, width, self.config.shortest_px, self.config.longest_px)
+        if places(*scaled_hw) < self.network.queries:
+            raise LineFileError(
+                f"frame {frame.name or frame.index} is too small or too long for {self.config.kind!r}",
+                got=f"{width}x{height} px, scaled to {scaled_hw[1]}x{scaled_hw[0]}",
+                expected=f"at least {self.network.queries} places for boxes",
+                do="write a larger shortest_px or longest_px, or leave it out",
+            )
 
     def look(self, frames: Sequence[Frame]) -> list[Pass]:
         """What `launch` starts, waited for and brought off the device."""

@@ -84,6 +84,7 @@ class Port:
         self.tokenizer = tokenizer
         self.model = model
         self.max_tokens = int(self.model.config.max_text_len)
+        self.queries = int(self.model.config.num_queries)
         self._device, self._dtype = device, dtype
         self._ids: list[torch.Tensor] = []
 

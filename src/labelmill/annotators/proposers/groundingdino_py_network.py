@@ -53,6 +53,7 @@ class Original:
         fill(self.model, checkpoint)
         self.tokenizer = self.model.tokenizer
         self.max_tokens = int(self.model.max_text_len)
+        self.queries = int(self.model.num_queries)
         self._device, self._dtype = device, dtype
         self._image: ImageOnce | None = None
 
