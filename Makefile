@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock
 
-.PHONY: help demo install test test-fast check format lock clean
+.PHONY: help demo install lavis test test-fast check format lock clean
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
@@ -13,6 +13,9 @@ demo: $(VENV)/.core ## the whole factory on a generated video; no download, no G
 	$(BIN)/labelmill demo
 
 install: $(VENV)/.all ## everything, in .venv
+
+lavis: $(VENV)/.core ## the environment of `encoder: {kind: lavis}`, ahead of its first use
+	$(BIN)/python -m labelmill.environments lavis
 
 test: $(VENV)/.all ## every test, those with real servers and a browser included
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -29,6 +29,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = dict(FILES)
         self.spoilt: set[str] = set()
+        self.cut: set[str] = set()
         self.served: list[str] = []
 
     @property
@@ -64,6 +65,13 @@ class Handler(BaseHTTPRequestHandler):
                 body = body[:-1] + b"?"
             if with_body:
                 self.server.served.append(name)
+            if with_body and name in self.server.cut:  # breaks off, and so does every later answer
+                self.close_connection = True
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body[: len(body) // 2])
+                return
         else:
             status = 404
             headers["X-Error-Code"] = "RepoNotFound"

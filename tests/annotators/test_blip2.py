@@ -18,14 +18,17 @@ transformers = pytest.importorskip("transformers")
 from tests.annotators.blip2_conversion import port_names  # noqa: E402
 from tests.test_cli import digests  # noqa: E402
 
+from labelmill.annotators import devices  # noqa: E402
 from labelmill.annotators.encoders.blip2 import CLIP_MEAN, CLIP_STD, Blip2, Blip2Config  # noqa: E402
 from labelmill.annotators.encoders.lavis import Lavis, LavisConfig  # noqa: E402
+from labelmill.annotators.encoders.timm import TimmConfig  # noqa: E402
+from labelmill.annotators.encoders.transformers import TransformersConfig  # noqa: E402
 from labelmill.annotators.model_store import nothing_fetched  # noqa: E402
 from labelmill.annotators.types import Encoder, Image  # noqa: E402
 from labelmill.datasets.annotate import annotate  # noqa: E402
 from labelmill.datasets.workspace import Workspace  # noqa: E402
 from labelmill.environments import Environment, ensure_environment  # noqa: E402
-from labelmill.errors import ServiceError, WeightsError  # noqa: E402
+from labelmill.errors import MissingDependencyError, ServiceError, WeightsError  # noqa: E402
 from labelmill.line import load_line  # noqa: E402
 from labelmill.makers import ENCODERS  # noqa: E402
 
@@ -163,6 +166,20 @@ def test_half_precision_keeps_the_q_former_whole(port: Path) -> None:
     assert cosine.min() > 0.99
 
 
+@pytest.mark.parametrize("features", FEATURES)
+def test_a_checkpoint_in_half_precision(port: Path, tmp_path: Path, features: Any) -> None:
+    """Transformers keeps the format of the file where none is asked for: of the projection, for one."""
+    model = transformers.Blip2ForImageTextRetrieval.from_pretrained(port)
+    model.half().save_pretrained(tmp_path)
+    some = crops(2)
+    full, half = (
+        Blip2(Blip2Config(model=str(folder), features=features, device="cpu", dtype="float32")).encode(some)
+        for folder in (port, tmp_path)
+    )
+    cosine = (half * full).sum(1) / np.linalg.norm(half, axis=1) / np.linalg.norm(full, axis=1)
+    assert cosine.min() > 0.999
+
+
 def test_a_generator_s_checkpoint_lends_its_image_encoder_only(tmp_path: Path) -> None:
     language = {"model_type": "opt", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     settings = small_settings(
@@ -196,9 +213,40 @@ def test_a_damaged_folder_is_one_line(port: Path, tmp_path: Path) -> None:
 def test_keys_hold_the_weights_and_not_the_machine(port: Path) -> None:
     settings = Blip2Config(model=str(port))
     assert {path.name for path in settings.files()} == {"config.json", "model.safetensors"}
-    assert {"batch_size", "device"}.isdisjoint(settings.key_fields())
+    assert {"batch_size", "device", "model"}.isdisjoint(settings.key_fields())
     again = pickle.loads(pickle.dumps(Blip2(settings)))  # noqa: S301
     assert again.config == settings
+
+
+@pytest.mark.parametrize("kind", [Blip2Config, TransformersConfig, TimmConfig])
+def test_the_key_says_what_auto_stands_for(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = kind(model="a/b", device="cpu", dtype="auto")
+    keys = []
+    for native in (False, True):
+        monkeypatch.setattr(devices, "_cpu_multiplies_bfloat16", lambda native=native: native)
+        keys.append(settings.key_fields()["dtype"])
+    assert keys == ["torch.float32", "torch.bfloat16"]
+    assert kind(model="a/b", device="cpu", dtype="bfloat16").key_fields()["dtype"] == keys[1]
+
+
+@pytest.mark.parametrize("kind", [Blip2Config, TransformersConfig])
+def test_a_relative_folder_is_beside_the_line_file(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELS", "models")
+    for written in ("./models/blip2", "${MODELS}/blip2/../blip2"):
+        found = kind.model_validate({"model": written}, context={"base": tmp_path})
+        assert found.model == str(tmp_path / "models" / "blip2")
+
+
+def test_without_torch_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch, bench: Path) -> None:
+    path = bench / "line.yaml"
+    path.write_text(path.read_text().replace("{kind: hog}", "{kind: blip2}"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        MissingDependencyError, match=r'torch is not installed; install it: pip install "labelmi'
+    ):
+        annotate(load_line(path), Workspace(bench / "workspace"))
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +360,20 @@ def test_a_question_makes_no_environment(tmp_path: Path, monkeypatch: pytest.Mon
 def test_absent_weights_say_where_they_are_to_be_had(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"absent; fetch them from https://.*/blip2_pretrained\.pth"):
         Lavis(LavisConfig(checkpoint=tmp_path / "blip2_pretrained.pth")).encode(crops(1))
+
+
+def test_the_first_use_says_what_takes_so_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object) -> None:
+        raise ServiceError("no registry")
+
+    monkeypatch.setenv("LABELMILL_ENVIRONMENTS", str(tmp_path))
+    monkeypatch.setattr("labelmill.annotators.encoders.lavis.ensure_environment", refused)
+    (tmp_path / "m.pth").touch()
+    with pytest.raises(ServiceError, match="no registry"):
+        Lavis(LavisConfig(checkpoint=tmp_path / "m.pth")).encode(crops(1))
+    assert caplog.messages == ["making the lavis environment, once: minutes, and 6 GB with CUDA"]
 
 
 @pytest.mark.server

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -116,6 +118,63 @@ def test_no_room_is_said_before_anything_is_fetched(server: Hub, monkeypatch: py
     with pytest.raises(WeightsError, match="no room for acme/tiny"):
         hub.pull("acme/tiny")
     assert server.served == []
+
+
+def test_a_model_that_lies_whole_is_not_fetched_again(server: Hub) -> None:
+    folder = hub.pull("acme/tiny")
+    server.served.clear()
+    assert hub.pull("acme/tiny") == folder
+    assert server.served == []
+    (folder / "vocab.txt").write_bytes(b"hanx\n")
+    hub.pull("acme/tiny")
+    assert "vocab.txt" in server.served
+    (folder / MANIFEST).write_text("{}")
+    hub.pull("acme/tiny")
+    assert verify("acme/tiny") == []
+
+
+def test_a_broken_pull_keeps_its_whole_files(
+    server: Hub, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)  # the hub's client waits before it asks again
+    server.cut = {"model.safetensors"}
+    with pytest.raises(
+        WeightsError, match=r"the hub .* does not give them, got .*; run `labelmill models pull"
+    ):
+        hub.pull("acme/tiny")
+    assert pulled() == []
+    assert local_folder("acme/tiny", NEEDS) is None
+    leftover = store / ".partial-acme--tiny" / ".cache" / "huggingface" / "download" / "a.1f.incomplete"
+    leftover.write_bytes(b"of a process that was killed")
+    server.cut, server.served = set(), []
+    hub.pull("acme/tiny")
+    assert server.served == ["model.safetensors"]
+    assert verify("acme/tiny") == []
+    assert not list(store.rglob("*.incomplete"))
+
+
+def test_a_hub_that_goes_away_is_not_blamed_on_the_disk(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = replace(hub.plan("acme/tiny"), source="http://127.0.0.1:9")
+    monkeypatch.setattr(hub, "plan", lambda *_: wanted)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with pytest.raises(WeightsError, match=r"does not give them.*labelmill models pull acme/tiny"):
+        hub.pull("acme/tiny")
+
+
+def test_what_a_killed_pull_left_is_no_model(server: Hub, store: Path) -> None:
+    hub.pull("acme/tiny").rename(store / ".partial-acme--tiny")
+    assert pulled() == []
+
+
+def test_a_full_disk_is_one_line(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", full)
+    with pytest.raises(
+        WeightsError, match=r"cannot be stored in .*, got No space left on device; name another"
+    ):
+        hub.pull("acme/tiny")
 
 
 def test_verify_names_each_file_that_differs(server: Hub) -> None:

@@ -15,6 +15,7 @@ pytest.importorskip("timm")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from labelmill.annotators.encoders.timm import Timm, TimmConfig  # noqa: E402
+from labelmill.annotators.model_store import Manifest, folder_of  # noqa: E402
 from labelmill.annotators.types import Encoder, Image  # noqa: E402
 from labelmill.errors import LineFileError, WeightsError  # noqa: E402
 
@@ -177,7 +178,7 @@ def test_the_key_holds_the_weights_and_not_the_machine(tiny: Path) -> None:
         ),
         ({"device": "cuda:99"}, LineFileError, "no device 'cuda:99'"),
         ({"device": "toaster"}, LineFileError, "unknown device 'toaster'"),
-        ({"weights": None}, WeightsError, "hf download timm/test_convnext"),
+        ({"weights": None}, WeightsError, "labelmill models pull timm/test_convnext"),
     ],
 )
 def test_what_a_user_gets_wrong(
@@ -189,6 +190,7 @@ def test_what_a_user_gets_wrong(
     message: str,
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("LABELMILL_MODELS", str(tmp_path / "models"))
     encoder = Timm(TimmConfig(**dict[str, Any](model="test_convnext", weights=tiny, device="cpu") | change))
     with pytest.raises(error, match=message):
         encoder.encode([np.zeros((9, 9, 3), np.uint8)])
@@ -202,3 +204,27 @@ def test_both_views_are_the_mean_of_their_directions(tiny: Path) -> None:
         by_fit[fit] = Timm(TimmConfig(**settings)).encode([crop])[0]
     directions = [by_fit[fit] / np.linalg.norm(by_fit[fit]) for fit in ("squash", "pad")]
     np.testing.assert_allclose(by_fit["both"], (directions[0] + directions[1]) / 2, atol=1e-6)
+
+
+def test_a_full_accelerator_is_one_line(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    encoder = Timm(TimmConfig(model="test_convnext", weights=tiny, device="cpu"))
+    monkeypatch.setattr(encoder, "_loaded", encoder._loaded._replace(look=full))
+    with pytest.raises(LineFileError, match=r"'timm' does not fit .*; write a smaller batch_size"):
+        encoder.encode([np.zeros((9, 9, 3), np.uint8)])
+
+
+def test_pulled_weights_are_found(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LABELMILL_MODELS", str(tmp_path))
+    model = "timm/test_convnext.r160_in1k"
+    folder = folder_of(model)
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(tiny.read_bytes())
+    Manifest(model, "0", "", "", {}).write(folder)
+    settings = TimmConfig(model="test_convnext", device="cpu")
+    assert settings.files() == (folder / "model.safetensors",)
+    crop = np.zeros((9, 9, 3), np.uint8)
+    named = TimmConfig(model="test_convnext", weights=tiny, device="cpu")
+    np.testing.assert_array_equal(Timm(settings).encode([crop]), Timm(named).encode([crop]))

@@ -209,6 +209,19 @@ def test_a_pickle_is_refused_unrun(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not (tmp_path / "pwned").exists()
 
 
+def test_a_program_in_the_folder_is_refused_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself transformers asks on the terminal whether to run it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("builtins.input", lambda _: "yes")
+    programs = {"AutoConfig": "program.Settings", "AutoModel": "program.Model"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": programs}))
+    (tmp_path / "program.py").write_text("from pathlib import Path\nPath('pwned').touch()\n")
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(WeightsError, match="contains custom code"):
+        Transformers(TransformersConfig(model=str(tmp_path), device="cpu", **SIGHT)).encode(crops(1))
+    assert not (tmp_path / "pwned").exists()
+
+
 def test_a_state_dict_of_tensors_is_read(tmp_path: Path) -> None:
     model = dinov2().eval()
     model.config.save_pretrained(tmp_path)

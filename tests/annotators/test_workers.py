@@ -45,7 +45,6 @@ while True:
     elif task == "babble":
         sys.stdout.buffer.write(b"progress: 10%, and more of that sort")
         sys.stdout.buffer.flush()
-        os._exit(0)
     else:
         doubled = None if array is None else array * 2
         pipe.write_message(sys.stdout.buffer, {{"hello": header.get("name")}}, doubled)
@@ -121,8 +120,23 @@ def test_hung_twice_is_one_clear_error_in_time(worker: Worker) -> None:
 
 
 def test_what_it_prints_into_the_pipe_counts_as_failure(worker: Worker) -> None:
-    with pytest.raises(ServiceError, match="failed twice"):
+    with pytest.raises(ServiceError, match=r"failed twice.*got no message: something printed into the pipe"):
         worker.ask({"task": "babble"}, np.ones(1))
+
+
+def test_an_answer_that_nobody_waits_for_any_more_is_not_the_next_one(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.start()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("labelmill.annotators.workers.read_message", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            worker.ask({"task": ""}, np.ones(1))
+    assert worker.ask({"task": ""}, np.full(1, 7))[1].tolist() == [14]
 
 
 def test_a_complaint_is_no_failure(worker: Worker) -> None:

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import transformers
 import yaml
 from tests.annotators.grounding.tiny import write_original, write_port
+from tests.annotators.test_blip2 import small_settings
 from tests.conftest import make_bench
 
+from labelmill.annotators.model_store import Manifest, folder_of
+from labelmill.cli import main
 from labelmill.errors import WeightsError
 from labelmill.line import load_line
-from labelmill.verbs.demo_foundation import announce, cost, with_foundation
+from labelmill.verbs import demo_foundation
+from labelmill.verbs.demo_foundation import announce, with_foundation
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "foundation-line.yaml"
 
@@ -39,15 +45,39 @@ def test_it_says_what_it_will_download_before_it_does(
     assert written["name"] == "bench"
 
 
-def test_it_says_what_a_thousand_frames_cost(tmp_path: Path) -> None:
-    port = write_port(tmp_path / "port", write_original(tmp_path / "original"))
-    make_bench(tmp_path, frames=2)
-    text = (tmp_path / "line.yaml").read_text()
-    settings = f"{{kind: grounding-dino, model: {port}, prompts: hand, dtype: float32, shortest_px: 96}}"
-    (tmp_path / "line.yaml").write_text(text.replace("{kind: motion}", settings))
-    line = load_line(tmp_path / "line.yaml")
-    assert cost(line).startswith("1,000 frames with a region each take about ")
-    assert announce([str(port)]) == [f"{port}: on this machine"]
+def test_half_a_model_in_the_cache_is_still_to_be_downloaded(tmp_path: Path) -> None:
+    model = "IDEA-Research/grounding-dino-tiny"
+    cached = tmp_path / "hf" / "models--IDEA-Research--grounding-dino-tiny"
+    (cached / "snapshots" / "abc").mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    (cached / "snapshots" / "abc" / "config.json").touch()
+    assert "will be downloaded once" in announce([model])[0]
+    (cached / "snapshots" / "abc" / "model.safetensors").touch()
+    assert announce([model]) == [f"{model}: on this machine"]
+
+
+def test_the_whole_demo_runs_on_pulled_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dino, blip2 = "IDEA-Research/grounding-dino-tiny", "Salesforce/blip2-itm-vit-g"
+    write_port(folder_of(dino), write_original(tmp_path / "original"))
+    transformers.Blip2ForImageTextRetrieval(small_settings()).save_pretrained(folder_of(blip2))
+    for model in (dino, blip2):
+        Manifest(model, "0", "", "", {}).write(folder_of(model))
+    monkeypatch.setitem(demo_foundation.PROPOSER, "shortest_px", 96)
+    with pytest.raises(SystemExit) as left:
+        main(
+            ["demo", "--foundation", "--seconds", "1", "--no-publish", "--json", "-o", str(tmp_path / "out")]
+        )
+    out, err = capsys.readouterr()
+    assert left.value.code == 0, err
+    assert f"{dino}: on this machine\n{blip2}: on this machine\n1,000 frames with a region each take" in err
+    document = json.loads(out)
+    assert document["line"].endswith("foundation-line.yaml")
+    assert document["counts"]["frames"] == 15
+    assert document["counts"]["regions"] > 0
+    assert Path(document["report"]).is_file()
 
 
 def test_the_example_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,16 +37,18 @@ def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
     return json.loads(out)
 
 
-def test_list_pull_verify(hub: Hub, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_pull_verify(
+    hub: Hub, store: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     listed = document(capsys, "list")
     assert listed["folder"] == str(store)
     names = {row["model"]: row for row in listed["models"]}
     assert names["IDEA-Research/grounding-dino-tiny"]["licence"] == "Apache-2.0"
     assert names["IDEA-Research/grounding-dino-tiny"]["folder"] is None
 
-    status, out, err = run(capsys, "pull", "acme/tiny")
+    status, out, _ = run(capsys, "pull", "acme/tiny")
     assert (status, out) == (0, f"acme/tiny at {REVISION[:12]} lies in {store / 'acme--tiny'}\n")
-    assert "pulling acme/tiny: 0 MB, licence mit, to" in err
+    assert f"fetching acme/tiny: 0 MB, licence mit, to {store / 'acme--tiny'}" in caplog.messages
 
     again = document(capsys, "pull", "acme/tiny")
     assert again["revision"] == REVISION

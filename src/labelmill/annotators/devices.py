@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from labelmill.errors import LineFileError, MissingDependencyError
@@ -31,7 +33,9 @@ def choose_device(name: str) -> torch.device:
 
     Raises:
         LineFileError: The device is unknown, or this machine has none.
+        MissingDependencyError: torch is not installed.
     """
+    require("torch")
     import torch
 
     if name == "auto":
@@ -52,6 +56,28 @@ def choose_device(name: str) -> torch.device:
             do="write device: auto, or see whether nvidia-smi names one" if built else "write device: auto",
         )
     return device
+
+
+@contextmanager
+def memory_errors(kind: str) -> Iterator[None]:
+    """Say what to do when an accelerator's memory is full.
+
+    Args:
+        kind: Of the maker, for the message.
+
+    Raises:
+        LineFileError: A model or a batch does not fit.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise LineFileError(
+            f"{kind!r} does not fit into the memory of its device",
+            got=str(error).partition(". ")[0],
+            do="write a smaller batch_size, or device: cpu; finished work is kept",
+        ) from error
 
 
 def choose_batch_size(wanted: int | None, device: torch.device) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 import os
 import shutil
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ from labelmill.annotators.model_store import (
     how_to_pull,
     is_hub_id,
     models_folder,
+    verify,
 )
 from labelmill.errors import WeightsError
 from labelmill.files import digest_file
+
+_log = logging.getLogger(__name__)
 
 _TIMEOUT_S = 10.0
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.pth")
@@ -122,7 +126,9 @@ def plan(model: str, revision: str | None = None) -> Plan:
 
 
 def pull(model: str, revision: str | None = None) -> Path:
-    """Fetch a model into the models folder; a broken pull goes on where it stopped.
+    """Fetch a model into the models folder, unless this revision lies there whole.
+
+    Files that a broken pull had fetched whole are not fetched again.
 
     Returns:
         The model's folder, with its manifest.
@@ -138,9 +144,22 @@ def pull(model: str, revision: str | None = None) -> Path:
     target = folder_of(model)
     partial = models_folder() / f".partial-{target.name}"
     try:
-        partial.mkdir(parents=True, exist_ok=True)
-        _check_room(wanted, partial)
+        models_folder().mkdir(parents=True, exist_ok=True)
         with FileLock(models_folder() / f".lock-{target.name}"):
+            if _lies_whole(wanted, target):
+                return target
+            partial.mkdir(exist_ok=True)
+            # What the hub's client was killed over has a random name: it never goes on with it.
+            for leftover in (partial / ".cache").rglob("*.incomplete"):
+                leftover.unlink()
+            _check_room(wanted, partial)
+            _log.warning(  # whoever asked for it: a first run may wait for gigabytes
+                "fetching %s: %s MB, licence %s, to %s",
+                model,
+                f"{wanted.size_bytes / 1e6:,.0f}",
+                wanted.licence or "not stated",
+                target,
+            )
             for file in wanted.files:
                 hf_hub_download(
                     model,
@@ -159,9 +178,11 @@ def pull(model: str, revision: str | None = None) -> Path:
     except (HfHubHTTPError, HTTPError) as error:
         raise _unreachable(model, error) from error
     except OSError as error:
+        if error.errno is None:  # the client's own, of what did not arrive
+            raise _unreachable(model, error) from error
         raise WeightsError(
             f"{model} cannot be stored in {models_folder()}",
-            got=error.strerror or str(error),
+            got=error.strerror,
             do="name another folder with LABELMILL_MODELS",
         ) from error
     return target
@@ -196,8 +217,22 @@ def _manifest(wanted: Plan, folder: Path) -> Manifest:
     return Manifest(wanted.model, wanted.revision, wanted.licence, wanted.source, files)
 
 
+def _lies_whole(wanted: Plan, target: Path) -> bool:
+    try:
+        manifest = Manifest.read(target)
+    except WeightsError:  # damaged: what it says of the files is lost
+        return False
+    return (
+        manifest is not None
+        and manifest.revision == wanted.revision
+        and set(manifest.files) == {file.name for file in wanted.files}
+        and not verify(wanted.model)
+    )
+
+
 def _check_room(wanted: Plan, folder: Path) -> None:
-    present = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    fetched = (folder / file.name for file in wanted.files)
+    present = sum(path.stat().st_size for path in fetched if path.is_file())
     free = shutil.disk_usage(folder).free
     if wanted.size_bytes - present > free:
         raise WeightsError(

@@ -96,7 +96,8 @@ def is_hub_id(model: str) -> bool:
 
 def pulled() -> list[Manifest]:
     """The manifests of every pulled model, by name."""
-    found = (Manifest.read(path.parent) for path in sorted(models_folder().glob(f"*/{MANIFEST}")))
+    whole = (path for path in models_folder().glob(f"[!.]*/{MANIFEST}"))  # not what a killed pull left
+    found = (Manifest.read(path.parent) for path in sorted(whole))
     return [manifest for manifest in found if manifest is not None]
 
 

@@ -135,7 +135,7 @@ def group_tokens(
         phrases_per_pass: At most so many phrases in one pass; None: as many as fit.
 
     Raises:
-        LineFileError: A phrase is too long, has no token, or holds the tokenizer's own marks.
+        LineFileError: A phrase is too long, has no known token, or holds the tokenizer's own marks.
     """
     dot = tokenizer.convert_tokens_to_ids(".")
     pieces = [_pieces(prompt.phrase, tokenizer, max_tokens) for prompt in prompts]
@@ -148,9 +148,11 @@ def _pieces(phrase: str, tokenizer: Tokenizer, max_tokens: int) -> list[int]:
     ids = tokenizer.encode(clean(phrase), add_special_tokens=False)
     unknown = getattr(tokenizer, "unk_token_id", None)
     marks = set(tokenizer.all_special_ids) - {unknown}
-    if not ids or marks & set(ids):
+    if set(ids) <= {unknown} or marks & set(ids):
         raise LineFileError(
-            f"the phrase {phrase!r} cannot be read by the model", expected="words", do="write another phrase"
+            f"the phrase {phrase!r} cannot be read by the model",
+            expected="words that it knows",
+            do="write another phrase",
         )
     if len(ids) + 3 > max_tokens:
         raise LineFileError(

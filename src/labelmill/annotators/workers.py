@@ -108,14 +108,16 @@ class Worker:
                 except (EOFError, OSError, ValueError) as error:
                     trouble = self._epitaph(error)
                     self.close()
+                except BaseException:  # Ctrl-C: its answer would be taken for that to the next request
+                    self.close()
+                    raise
                 else:
                     self._check(reply[0])
                     return reply
             raise ServiceError(
                 f"the {self._spec.name} worker failed twice at the same request",
                 got=trouble,
-                do="see its last words above; a smaller batch_size needs less memory, a longer timeout_s "
-                "gives a slow machine time",
+                do="a smaller batch_size needs less memory, a longer timeout_s gives a slow machine time",
             )
 
     def _greet(self) -> None:
@@ -154,12 +156,14 @@ class Worker:
         process, log = self._process, self._log
         if process is None or log is None:
             return str(error)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=5)
+        if not isinstance(error, ValueError):  # it talks nonsense, but lives
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=5)
         log.seek(0)
         lines = log.read().decode(errors="replace").strip().splitlines()[-_LAST_LINES:]
         said = " / ".join(line.strip() for line in lines)
-        return f"exit status {process.returncode}" + (f", last words: {said}" if said else "")
+        end = str(error) if process.returncode is None else f"exit status {process.returncode}"
+        return end + (f", last words: {said}" if said else "")
 
 
 def _exchange(process: subprocess.Popen[bytes], header: dict[str, Any], array: Any) -> Reply:

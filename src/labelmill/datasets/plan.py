@@ -169,6 +169,7 @@ def _names(refs: Sequence[FrameRef]) -> list[object]:
 
 def _identity(registry: Registry, config: MakerConfig, catalogue: Catalogue) -> dict[str, object]:
     maker = registry.load(config.kind)
+    settings = config.key_fields()  # first: it needs no weights, which may have to be fetched
     digests = []
     for path in config.files():
         try:
@@ -179,7 +180,7 @@ def _identity(registry: Registry, config: MakerConfig, catalogue: Catalogue) -> 
                 expected=f"what the {registry.part} {config.kind!r} needs",
                 do=f"mend the `{registry.part}` section",
             ) from error
-    return {"version": maker.version, **config.key_fields(), "files": digests}
+    return {"version": maker.version, **settings, "files": digests}
 
 
 def _template_digest(path: Path, catalogue: Catalogue) -> str:

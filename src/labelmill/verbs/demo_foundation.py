@@ -14,15 +14,11 @@ SHARD_FRAMES = 32
 """What a kill can cost: on a CPU, frames of the usual 512 take hours."""
 
 
-def with_foundation(
-    path: Path, proposer: dict[str, Any] | None = None, encoder: dict[str, Any] | None = None
-) -> Path:
+def with_foundation(path: Path) -> Path:
     """Write a line beside another, with Grounding DINO and BLIP-2 in it, and say what will be fetched.
 
     Args:
         path: A line file.
-        proposer: Settings instead of the default ones.
-        encoder: Likewise.
 
     Returns:
         The new line file, `foundation-line.yaml`.
@@ -33,7 +29,7 @@ def with_foundation(
     from labelmill.line import load_line
 
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    document |= {"proposer": proposer or PROPOSER, "encoder": encoder or ENCODER}
+    document |= {"proposer": PROPOSER, "encoder": ENCODER}
     selection = document.get("selection") or {}
     document["selection"] = {
         **selection,
@@ -51,12 +47,13 @@ def with_foundation(
 
 def announce(models: list[str]) -> list[str]:
     """Say which models are here and which will be fetched, with their sizes."""
+    from labelmill.annotators.encoders.pretrained import NEEDS
     from labelmill.annotators.known_models import size_of
     from labelmill.annotators.model_store import folder_of, local_folder
 
     texts = []
     for model in models:
-        if local_folder(model, ("config.json",)) is not None:
+        if local_folder(model, NEEDS) is not None:
             texts.append(f"{model}: on this machine")
         else:
             texts.append(f"{model}: will be downloaded once to {folder_of(model)}, {size_of(model)}")

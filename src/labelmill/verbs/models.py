@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from labelmill.verbs.common import AsJson, emit, note
+from labelmill.verbs.common import AsJson, emit
 
 models = typer.Typer(help="Foundation models: list, pull and verify.", no_args_is_help=True)
 
@@ -78,18 +78,14 @@ def pull(
     The folder can be carried to a machine that has no network: set LABELMILL_MODELS to it there.
     """
     from labelmill.annotators import hub
-    from labelmill.annotators.model_store import Manifest, folder_of
+    from labelmill.annotators.model_store import Manifest
 
-    wanted = hub.plan(model, revision)
-    size_mb = wanted.size_bytes / 1e6
-    note(
-        f"pulling {model}: {size_mb:,.0f} MB, licence {wanted.licence or 'not stated'}, to {folder_of(model)}"
-    )
     folder = hub.pull(model, revision)
     manifest = Manifest.read(folder)
-    files = {} if manifest is None else {name: file.sha256 for name, file in manifest.files.items()}
-    document = {"model": model, "revision": wanted.revision, "folder": str(folder), "files": files}
-    emit(document, as_json=as_json, text=lambda: f"{model} at {wanted.revision[:12]} lies in {folder}")
+    found = manifest.revision if manifest else ""
+    files = {name: file.sha256 for name, file in manifest.files.items()} if manifest else {}
+    document = {"model": model, "revision": found, "folder": str(folder), "files": files}
+    emit(document, as_json=as_json, text=lambda: f"{model} at {found[:12]} lies in {folder}")
 
 
 @models.command(epilog="Example: `labelmill models verify IDEA-Research/grounding-dino-tiny`")

@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from labelmill.annotators.devices import choose_device
-from labelmill.annotators.proposers.grounding_dino import GroundingDino, GroundingDinoConfig
+from labelmill.annotators.proposers.grounding_dino import GroundingDino, GroundingDinoConfig, load_port
 from labelmill.annotators.proposers.groundingdino_py import GroundingDinoPy, GroundingDinoPyConfig
 from labelmill.errors import LineFileError, WeightsError
 
@@ -164,6 +164,27 @@ def test_damaged_text_files_are_one_line(copied: Path, original: Path, port: Pat
         with pytest.raises(WeightsError, match=rf"model folder {folder} cannot be loaded") as caught:
             make()
         assert "\n" not in str(caught.value)
+
+
+def test_weights_in_several_files_are_one_model(tmp_path: Path, port: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "sharded"
+    shutil.copytree(port, folder, ignore=shutil.ignore_patterns("model.safetensors"))
+    names: dict[str, str] = {}
+    whole = list(load_file(port / "model.safetensors").items())
+    for number, part in ((1, whole[::2]), (2, whole[1::2])):
+        file = f"model-0000{number}-of-00002.safetensors"
+        save_file(dict(part), folder / file, metadata={"format": "pt"})
+        names |= {name: file for name, _ in part}
+    index = {"metadata": {"total_size": 0}, "weight_map": names}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert {path.name for path in config(folder).files()} >= set(names.values())
+    found = load_port(folder).state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in load_port(port).state_dict().items())
+    (folder / names[whole[0][0]]).unlink()
+    with pytest.raises(WeightsError, match=r"cannot be loaded.*model-00001-of-00002"):
+        GroundingDino(config(folder))
 
 
 def test_settings_that_are_wrong() -> None:

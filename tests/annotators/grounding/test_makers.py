@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import supervision as sv
 import torch
 
-from labelmill.annotators.grounding.pixels import PixelReader
+from labelmill.annotators.grounding.pixels import PixelReader, places
 from labelmill.annotators.grounding.proposer import GroundingProposer
 from labelmill.annotators.proposers.grounding_dino import GroundingDino, load_port
 from labelmill.annotators.proposers.groundingdino_py import GroundingDinoPy
@@ -64,7 +65,13 @@ def test_the_makers_agree(original: Path, port: Path) -> None:
     theirs, ours = (make(kind, original, port, **OPEN) for kind in ("groundingdino-py", "grounding-dino"))
     assert ours.groups == theirs.groups
     batch = frames(2)
+    encoded: list[torch.Tensor] = []
+    for encoder in (ours.network.model.model.encoder, theirs.network.model.transformer.encoder):  # type: ignore[attr-defined]
+        encoder.register_forward_hook(lambda module, given, found: encoded.extend((found[0], found[1])))
     assert agreement(raw(ours, batch), raw(theirs, batch)) >= 0.99
+    vision, text, their_vision, their_text = encoded
+    torch.testing.assert_close(vision, their_vision, rtol=0, atol=1e-4)
+    torch.testing.assert_close(text, their_text, rtol=0, atol=1e-4)
     pixels = PixelReader(torch.device("cpu"), 96, 160)([frame.image for frame in batch])
     with torch.inference_mode():
         from groundingdino.util.misc import NestedTensor
@@ -151,7 +158,7 @@ def test_many_phrases_are_split_and_merged(kind: str, original: Path, port: Path
     for number, group in enumerate(merged.groups):
         alone = make(kind, original, port, prompts=[phrases[index] for index in group.prompts], **OPEN)
         assert agreement(passes[number], alone.launch(frames(1))[0]) == 1.0
-    (found,) = merged.collect(frames(1), passes)
+    (found,) = merged.collect(frames(1), merged.look(frames(1)))
     assert set(found.data["phrase"].tolist()) == set(phrases)
 
 
@@ -179,6 +186,70 @@ def test_no_numbers_are_an_error(kind: str, original: Path, port: Path) -> None:
     from labelmill.errors import WeightsError
 
     broken = make(kind, original, port)
-    logits, boxes = broken.launch(frames(1))[0]
+    ((logits, boxes),) = broken.look(frames(1))
     with pytest.raises(WeightsError, match="write dtype: float32"):
-        broken.collect(frames(1), [(torch.full_like(logits, torch.nan), boxes)])
+        broken.collect(frames(1), [(np.full_like(logits, np.nan), boxes)])
+
+
+def test_a_full_accelerator_is_one_line(proposer: GroundingProposer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from labelmill.errors import LineFileError
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 8 GiB.")
+
+    monkeypatch.setattr(proposer.network, "forward", full)
+    with pytest.raises(
+        LineFileError, match=r"does not fit.*got CUDA out of memory; write a smaller batch_size"
+    ):
+        list(proposer.propose(iter(frames(1))))
+
+
+def test_an_accelerator_computes_while_answers_are_used(
+    kind: str, original: Path, port: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proposer = make(kind, original, port, box_threshold=0.3, batch_size=1)
+    expected = list(proposer.propose(iter(frames(3))))
+    forward, used, passes = proposer.network.forward, threading.Event(), 0
+
+    def watched(pixels: torch.Tensor, group: int) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal passes
+        passes += 1
+        assert passes != 2 or used.wait(20), "the first answer waited for the second pass"
+        return forward(pixels, group)
+
+    monkeypatch.setattr(proposer.network, "forward", watched)
+    monkeypatch.setattr(proposer, "_accelerated", True)
+    stream = proposer.propose(iter(frames(3)))
+    first = next(stream)
+    used.set()
+    for found, one in zip([first, *stream], expected, strict=True):
+        same(found, one)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("grounding")]
+
+
+@pytest.mark.parametrize(
+    ("shape_hw", "said"),
+    [
+        ((40, 5000), "got 5000x40 px, scaled to 160x1, expected at least 100 places"),
+        ((1, 2000), "got 2000x1 px, scaled to 160x0, expected at least 100 places"),
+    ],
+)
+def test_a_frame_without_places_for_its_boxes_is_one_line(
+    proposer: GroundingProposer, shape_hw: tuple[int, int], said: str
+) -> None:
+    from labelmill.errors import LineFileError
+
+    with pytest.raises(LineFileError, match=said):
+        proposer.launch(frames(1, shape_hw))
+
+
+@pytest.mark.parametrize("shape_hw", [(32, 152), (101, 70), (65, 129)])
+def test_places_are_the_networks_own(proposer: GroundingProposer, shape_hw: tuple[int, int]) -> None:
+    network: Any = proposer.network
+    core = network.model.model if proposer.config.kind == "grounding-dino" else network.model.transformer
+    found: list[int] = []
+    hook = core.encoder.register_forward_hook(lambda _, given, encoded: found.append(encoded[0].shape[1]))
+    with torch.inference_mode():
+        network.forward(torch.zeros(1, 3, *shape_hw), 0)
+    hook.remove()
+    assert found == [places(*shape_hw)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from pydantic import Field
 
-from labelmill.annotators.devices import choose_batch_size
+from labelmill.annotators.devices import Dtype, choose_batch_size, choose_device, choose_dtype, memory_errors
 from labelmill.annotators.encoders.batches import Normaliser, Pixels, View, embed, to_numpy
 from labelmill.annotators.types import Embeddings, Image
 from labelmill.config import MakerConfig
@@ -29,13 +29,19 @@ class BackboneConfig(MakerConfig):
             mean of the two at twice the cost.
         batch_size: Crops in one forward pass; 8 on a CPU and 128 elsewhere when absent.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        dtype: "auto" is half precision where the hardware has units for it; "float32", "bfloat16", "float16".
     """
 
     fit: View = "squash"
     batch_size: int | None = Field(default=None, ge=1)
     device: str = "auto"
+    dtype: Dtype = "auto"
 
     not_in_key: ClassVar[frozenset[str]] = frozenset({"batch_size", "device"})
+
+    def key_fields(self) -> dict[str, Any]:
+        """As for every maker, with the number format that `auto` stands for on this machine."""
+        return {**super().key_fields(), "dtype": str(choose_dtype(self.dtype, choose_device(self.device)))}
 
 
 class SightConfig(BackboneConfig):
@@ -124,9 +130,10 @@ class Backbone(ABC, Generic[ConfigT]):
     def _forward(self, pixels: Pixels) -> Embeddings:
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), memory_errors(self.config.kind):
             return to_numpy(self._loaded.look(self._loaded.normalise(pixels)))
 
     @cached_property
     def _loaded(self) -> Loaded:
-        return self.load()
+        with memory_errors(self.config.kind):
+            return self.load()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from labelmill.annotators.devices import Dtype, choose_device, choose_dtype, require
+from labelmill.annotators.devices import choose_device, choose_dtype, require
 from labelmill.annotators.encoders import pretrained
 from labelmill.annotators.encoders.backbone import Backbone, BackboneConfig, Loaded, Triple
 from labelmill.annotators.encoders.batches import Normaliser
+from labelmill.annotators.model_ref import ModelRef
 from labelmill.annotators.model_store import obtain
 from labelmill.errors import WeightsError
 
@@ -30,7 +31,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 class Blip2Config(BackboneConfig):
     """Settings of the `blip2` encoder, besides those of `BackboneConfig`.
 
-    BLIP-2's own preprocessing is `fit: squash`.
+    BLIP-2's own preprocessing is `fit: squash`. `dtype` is that of the vision transformer; the Q-Former stays
+    in float32, as its authors keep it.
 
     Attributes:
         model: Hub id or local folder of any BLIP-2 checkpoint in transformers' format.
@@ -40,14 +42,13 @@ class Blip2Config(BackboneConfig):
             "projected", the same after the projection into the space shared with texts, each answer scaled
             to length 1 before the mean (256 numbers);
             "cls", the class token of the vision transformer (1,408 numbers), without the Q-Former.
-        dtype: Of the vision transformer: "auto", "float32", "bfloat16" or "float16". The Q-Former stays in
-            float32, as its authors keep it.
     """
 
     kind: Literal["blip2"] = "blip2"
-    model: str = "Salesforce/blip2-itm-vit-g"
+    model: ModelRef = "Salesforce/blip2-itm-vit-g"
     features: Features = "pooled"
-    dtype: Dtype = "auto"
+
+    not_in_key: ClassVar[frozenset[str]] = BackboneConfig.not_in_key | {"model"}
 
     def files(self) -> tuple[Path, ...]:
         """The weights, and the settings beside them."""
@@ -62,11 +63,12 @@ class Blip2(Backbone[Blip2Config]):
     def load(self) -> Loaded:
         """Load the model; see `Backbone.load`."""
         require("transformers")
+        import torch
         from transformers import Blip2VisionModelWithProjection
 
         config = self.config
         folder = obtain(config.model, pretrained.NEEDS)
-        model, missing = pretrained.load(Blip2VisionModelWithProjection, folder)
+        model, missing = pretrained.load(Blip2VisionModelWithProjection, folder, dtype=torch.float32)
         _check_whole(folder, missing, config.features)
         said = pretrained.read_preprocessing(folder)
         return ready(model, config, said.mean if said else CLIP_MEAN, said.std if said else CLIP_STD)

@@ -26,6 +26,8 @@ from labelmill.config import FilePath, MakerConfig
 from labelmill.environments import LOCKS, ensure_environment, locate
 from labelmill.errors import ServiceError, WeightsError
 
+_log = logging.getLogger(__name__)
+
 _LOAD_TIMEOUT_S = 900.0  # importing lavis takes half a minute, reading ViT-g from a slow disk minutes
 _SOURCE = "https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2/"
 
@@ -113,7 +115,9 @@ class Lavis:
                 raise WeightsError(
                     f"weights {path} are absent", do=f"fetch them from {_SOURCE}{path.name}, or mend the path"
                 )
-        environment = ensure_environment("lavis", logging.getLogger(__name__).info)
+        if not locate("lavis").whole:
+            _log.warning("making the lavis environment, once: minutes, and 6 GB with CUDA")
+        environment = ensure_environment("lavis", _log.info)
         settings = {
             "checkpoint": str(self.config.checkpoint),
             "vit": str(self.config.vit or ""),

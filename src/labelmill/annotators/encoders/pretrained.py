@@ -18,6 +18,9 @@ from labelmill.errors import WeightsError
 NEEDS = ("config.json", "*.safetensors|pytorch_model*.bin")
 """What a model's folder must hold."""
 
+FROM_FOLDER = {"local_files_only": True, "trust_remote_code": False}
+"""For every `from_pretrained`: by itself it asks on the terminal whether to run a program that lies there."""
+
 _SETTINGS = ("config.json", "preprocessor_config.json")
 
 
@@ -65,7 +68,7 @@ def load(maker: Any, folder: Path, **arguments: Any) -> tuple[Any, set[str]]:
     try:
         with readable(folder), _quiet():
             model, report = maker.from_pretrained(
-                folder, local_files_only=True, output_loading_info=True, **arguments
+                folder, **FROM_FOLDER, output_loading_info=True, **arguments
             )
     except pickle.UnpicklingError as error:
         path = next(iter(sorted(folder.glob("*.bin"))), folder / "pytorch_model.bin")

@@ -12,12 +12,15 @@ from pydantic import Field
 from labelmill.annotators.devices import Dtype, choose_device, choose_dtype, require
 from labelmill.annotators.encoders.backbone import Backbone, Loaded, SightConfig
 from labelmill.annotators.encoders.batches import Normaliser
+from labelmill.annotators.model_store import local_folder
 from labelmill.annotators.state_dicts import load_strictly, read_state_dict
 from labelmill.config import FilePath
 from labelmill.errors import LineFileError, WeightsError
 
 if TYPE_CHECKING:
     import torch
+
+_WEIGHTS = "model.safetensors"
 
 
 class TimmConfig(SightConfig):
@@ -26,7 +29,8 @@ class TimmConfig(SightConfig):
     Attributes:
         model: Name of an architecture in timm, with or without the tag of its pretrained weights.
         weights: State dict for it: safetensors, or a PyTorch file of tensors only. Without it, timm's own
-            pretrained weights are looked for in the hub's cache on this machine; nothing is downloaded.
+            pretrained weights are looked for among the pulled models and in the hub's cache; nothing is
+            downloaded.
         model_args: Further arguments of `timm.create_model`, such as `num_classes` and `pad_type`.
         dtype: "float32", "bfloat16", "float16" or "auto". Unlike for the large transformers, "auto" is not
             the default: bfloat16 turns the embeddings of MobileNetV2 by up to 23 degrees (cosine to float32
@@ -92,20 +96,19 @@ def _create(config: TimmConfig) -> torch.nn.Module:
 
 
 def _hub_weights(model: str) -> Path:
-    """Weights of a timm model in the hub's cache on this machine.
+    """Weights of a timm model that were pulled, or lie in the hub's cache on this machine.
 
     Raises:
         WeightsError: They were never fetched.
     """
     import timm
-    from huggingface_hub import try_to_load_from_cache
 
     repository = str(timm.get_pretrained_cfg_value(model, "hf_hub_id") or "")
-    found = try_to_load_from_cache(repository, "model.safetensors") if repository else None
-    if not isinstance(found, str):
+    folder = local_folder(repository, (_WEIGHTS,)) if repository else None
+    if folder is None:
         raise WeightsError(
             f"no weights for the timm model {model!r} on this machine",
-            expected="`weights: FILE` in the line file, or the hub's file in the local cache",
-            do=f"fetch them: hf download {repository} model.safetensors" if repository else "name a file",
+            expected="`weights: FILE` in the line file, or timm's own",
+            do=f"fetch them: labelmill models pull {repository}" if repository else "name a file",
         )
-    return Path(found)
+    return folder / _WEIGHTS

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from labelmill.annotators.devices import Dtype, choose_device, choose_dtype, require
+from labelmill.annotators.devices import choose_device, choose_dtype, require
 from labelmill.annotators.encoders import pretrained
 from labelmill.annotators.encoders.backbone import Backbone, Loaded, SightConfig
 from labelmill.annotators.encoders.batches import Normaliser
 from labelmill.annotators.encoders.pretrained import Preprocessing
+from labelmill.annotators.model_ref import ModelRef
 from labelmill.annotators.model_store import obtain
 from labelmill.errors import LineFileError, WeightsError
 
@@ -28,13 +29,13 @@ class TransformersConfig(SightConfig):
         pooling: "pooler" is the model's own summary (CLIP's and SigLIP's projected features, DINOv2's
             normalised class token), "cls" the first token, "mean" the mean over all places; "auto" is the
             first of these that the checkpoint has.
-        dtype: "auto", "float32", "bfloat16" or "float16".
     """
 
     kind: Literal["transformers"] = "transformers"
-    model: str
+    model: ModelRef
     pooling: Pooling = "auto"
-    dtype: Dtype = "auto"
+
+    not_in_key: ClassVar[frozenset[str]] = SightConfig.not_in_key | {"model"}
 
     def files(self) -> tuple[Path, ...]:
         """The weights, and the settings beside them."""

@@ -40,6 +40,11 @@ def target_hw(height: int, width: int, shortest: int, longest: int) -> tuple[int
     return (side, other) if height <= width else (other, side)
 
 
+def places(height: int, width: int) -> int:
+    """How many places of a scaled frame may become boxes: feature maps have strides of 8, 16, 32, 64."""
+    return sum(-(-height // stride) * -(-width // stride) for stride in (8, 16, 32, 64))
+
+
 class PixelReader:
     """Scales and normalises frames of one size.
 

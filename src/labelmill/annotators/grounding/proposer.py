@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from labelmill.annotators.box_choice import choose
-from labelmill.annotators.devices import Dtype, choose_device, choose_dtype
+from labelmill.annotators.devices import Dtype, choose_device, choose_dtype, memory_errors
 from labelmill.annotators.prompts import Prompts, TokenGroup, Tokenizer, group_tokens
 from labelmill.annotators.shape_batches import ShapeBatches
 from labelmill.annotators.types import Frame
 from labelmill.config import MakerConfig
-from labelmill.errors import WeightsError
+from labelmill.errors import LineFileError, WeightsError
 
 if TYPE_CHECKING:
     import supervision as sv
@@ -22,6 +25,11 @@ if TYPE_CHECKING:
 
 _WINDOW_BATCHES = 4
 """Frames of mixed shapes may wait for their like for so many batches."""
+
+Handle = TypeVar("Handle")
+
+Pass = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+"""What the network says of a batch and one group of phrases: logits and boxes, as in `Network.forward`."""
 
 
 class GroundingConfig(MakerConfig):
@@ -66,10 +74,12 @@ class Network(Protocol):
     Attributes:
         tokenizer: Of the text side.
         max_tokens: Length of the text side.
+        queries: How many boxes it gives for a frame.
     """
 
     tokenizer: Tokenizer
     max_tokens: int
+    queries: int
 
     def learn(self, groups: Sequence[TokenGroup]) -> None:
         """Take the prompts that every later pass is about."""
@@ -110,7 +120,8 @@ class GroundingProposer:
         self.groups = group_tokens(
             config.prompts, network.tokenizer, network.max_tokens, config.phrases_per_pass
         )
-        network.learn(self.groups)
+        with memory_errors(config.kind):
+            network.learn(self.groups)
         self._read = PixelReader(device, config.shortest_px, config.longest_px)
         self._accelerated = device.type != "cpu"
         self._lock = threading.Lock()  # shards of one run may share a proposer between threads
@@ -125,42 +136,82 @@ class GroundingProposer:
         return self.config.batch_size or (8 if self._accelerated else 1)
 
     def propose(self, frames: Iterator[Frame]) -> Iterator[sv.Detections]:
-        """Yield the boxes of each frame; reads ahead by a few batches."""
-        batches: ShapeBatches[Frame, list[tuple[torch.Tensor, torch.Tensor]], sv.Detections] = ShapeBatches(
+        """Yield the boxes of each frame; reads ahead by a few batches.
+
+        An accelerator's passes run on a thread of their own. Within a pass the networks ask the device for
+        numbers a dozen times and wait, so that only another thread can use earlier answers meanwhile.
+        """
+        if not self._accelerated:
+            yield from self._batches(self.look, self.collect, overlap=0).answer(frames)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="grounding") as pool:
+            yield from self._batches(
+                lambda batch: pool.submit(self.look, batch),
+                lambda batch, passes: self.collect(batch, passes.result()),
+                overlap=1,
+            ).answer(frames)
+
+    def _batches(
+        self,
+        launch: Callable[[Sequence[Frame]], Handle],
+        collect: Callable[[Sequence[Frame], Handle], list[sv.Detections]],
+        overlap: int,
+    ) -> ShapeBatches[Frame, Handle, sv.Detections]:
+        return ShapeBatches(
             shape=lambda frame: frame.image.shape,
-            launch=self.launch,
-            collect=self.collect,
+            launch=launch,
+            collect=collect,
             batch_size=self.batch_size,
             window=self.batch_size * _WINDOW_BATCHES,
-            overlap=1 if self._accelerated else 0,
+            overlap=overlap,
         )
-        return batches.answer(frames)
 
     def launch(self, frames: Sequence[Frame]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Start the forward passes of frames of one shape: logits and boxes of each prompt group."""
+        """Start the forward passes of frames of one shape: logits and boxes of each prompt group.
+
+        Raises:
+            LineFileError: The frames are too small or too long for the model, or do not fit into memory.
+        """
         import torch
 
-        with self._lock, torch.inference_mode():
+        self._check_size(frames[0])
+        with self._lock, torch.inference_mode(), memory_errors(self.config.kind):
             pixels = self._read([frame.image for frame in frames])
             return [self.network.forward(pixels, number) for number in range(len(self.groups))]
 
-    def collect(
-        self, frames: Sequence[Frame], passes: list[tuple[torch.Tensor, torch.Tensor]]
-    ) -> list[sv.Detections]:
-        """Turn what was launched into detections.
+    def _check_size(self, frame: Frame) -> None:
+        from labelmill.annotators.grounding.pixels import places, target_hw
+
+        height, width = frame.image.shape[:2]
+        scaled_hw = target_hw(height, width, self.config.shortest_px, self.config.longest_px)
+        if places(*scaled_hw) < self.network.queries:
+            raise LineFileError(
+                f"frame {frame.name or frame.index} is too small or too long for {self.config.kind!r}",
+                got=f"{width}x{height} px, scaled to {scaled_hw[1]}x{scaled_hw[0]}",
+                expected=f"at least {self.network.queries} places for boxes",
+                do="write a larger shortest_px or longest_px, or leave it out",
+            )
+
+    def look(self, frames: Sequence[Frame]) -> list[Pass]:
+        """What `launch` starts, waited for and brought off the device."""
+        return [
+            (logits.float().cpu().numpy(), boxes.float().cpu().numpy())
+            for logits, boxes in self.launch(frames)
+        ]
+
+    def collect(self, frames: Sequence[Frame], passes: list[Pass]) -> list[sv.Detections]:
+        """Turn what the network said into detections.
 
         Raises:
             WeightsError: The network gave no numbers, as half precision may.
         """
-        import numpy as np
-
-        scores, boxes = [], []
-        for group, (logits, centres) in zip(self.groups, passes, strict=True):
-            found = np.zeros((*centres.shape[:2], len(self.config.prompts)), dtype=np.float32)
-            found[..., group.prompts] = group.scores(logits.float().cpu().numpy())
+        scores = []
+        for group, (logits, _) in zip(self.groups, passes, strict=True):
+            found = np.zeros((*logits.shape[:2], len(self.config.prompts)), dtype=np.float32)
+            found[..., group.prompts] = group.scores(logits)
             scores.append(found)
-            boxes.append(centres.float().cpu().numpy())
-        all_scores, all_boxes = np.concatenate(scores, axis=1), np.concatenate(boxes, axis=1)
+        all_scores = np.concatenate(scores, axis=1)
+        all_boxes = np.concatenate([boxes for _, boxes in passes], axis=1)
         if not (np.isfinite(all_scores).all() and np.isfinite(all_boxes).all()):
             raise WeightsError(
                 f"the proposer {self.config.kind!r} gave values that are no numbers",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from labelmill.annotators.devices import choose_device, choose_dtype, require
-from labelmill.annotators.encoders.pretrained import load, readable
+from labelmill.annotators.encoders.pretrained import FROM_FOLDER, load, readable
 from labelmill.annotators.grounding.proposer import GroundingConfig, GroundingProposer
 from labelmill.annotators.model_ref import ModelRef
 from labelmill.annotators.model_store import obtain
@@ -84,6 +84,7 @@ class Port:
         self.tokenizer = tokenizer
         self.model = model
         self.max_tokens = int(self.model.config.max_text_len)
+        self.queries = int(self.model.config.num_queries)
         self._device, self._dtype = device, dtype
         self._ids: list[torch.Tensor] = []
 
@@ -151,7 +152,7 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     with readable(folder):
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, **FROM_FOLDER)
 
 
 def _lean_attention(model: torch.nn.Module) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from labelmill.annotators.encoders.pretrained import readable
+from labelmill.annotators.encoders.pretrained import FROM_FOLDER, readable
 from labelmill.annotators.grounding.bert_shim import BertShim, needs_shim
 from labelmill.annotators.grounding.deformable import sample_sum
 from labelmill.annotators.grounding.frozen import ImageOnce, TextOnce
@@ -53,6 +53,7 @@ class Original:
         fill(self.model, checkpoint)
         self.tokenizer = self.model.tokenizer
         self.max_tokens = int(self.model.max_text_len)
+        self.queries = int(self.model.num_queries)
         self._device, self._dtype = device, dtype
         self._image: ImageOnce | None = None
 
@@ -131,7 +132,7 @@ def build(architecture: dict[str, Any], text: Path) -> Any:
     from transformers import AutoTokenizer, BertConfig, BertModel
 
     with readable(text):
-        tokenizer = AutoTokenizer.from_pretrained(text, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(text, **FROM_FOLDER)
         encoder = BertModel(BertConfig.from_pretrained(text, local_files_only=True))
     with _BUILDING, _instead_of_the_hub(tokenizer, encoder):
         from groundingdino.models import build_model

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from labelmill.annotators.devices import require
+from labelmill.annotators.encoders.pretrained import FROM_FOLDER
 from labelmill.annotators.state_dicts import read_state_dict
 from labelmill.config import nearest
 from labelmill.errors import TrainingError, WeightsError
@@ -233,7 +234,7 @@ def _read_folder(folder: Path, image_px: int) -> dict[str, torch.Tensor]:
             f"{folder} holds no safetensors", expected="model.safetensors", do="save it with save_pretrained"
         )
     try:
-        model = AutoModel.from_pretrained(str(folder), use_safetensors=True, local_files_only=True)
+        model = AutoModel.from_pretrained(str(folder), use_safetensors=True, **FROM_FOLDER)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise WeightsError(
             f"the weights in {folder} cannot be read", got=str(error).splitlines()[0], do="fetch them again"
