@@ -72,7 +72,8 @@ def test_the_whole_demo_runs_on_pulled_models(
         )
     out, err = capsys.readouterr()
     assert left.value.code == 0, err
-    assert f"{dino}: on this machine\n{blip2}: on this machine\n1,000 frames with a region each take" in err
+    said = f"{dino}: on this machine\n{blip2}: on this machine\nloading both, and trying them on a frame …\n"
+    assert f"{said}1,000 frames with a region each take" in err
     document = json.loads(out)
     assert document["line"].endswith("foundation-line.yaml")
     assert document["counts"]["frames"] == 15
