@@ -189,7 +189,7 @@ class GroundingProposer:
                 f"frame {frame.name or frame.index} is too small or too long for {self.config.kind!r}",
                 got=f"{width}x{height} px, scaled to {scaled_hw[1]}x{scaled_hw[0]}",
                 expected=f"at least {self.network.queries} places for boxes",
-                do="write a larger shortest_px or longest_px, or leave it out",
+                do="write a larger shortest_px or longest_px, or take the frame out",
             )
 
     def look(self, frames: Sequence[Frame]) -> list[Pass]:
