@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "labelmill"
 ROOMS = ("flows", "training", "datasets", "annotators")
 """From the top down: a room may import those after it."""
-ABOVE = {"cli", "line", "verbs"}
+ABOVE = {"__main__", "cli", "line", "verbs"}
 ONE_MODULE_ONLY = {
     "fiftyone": "datasets/fiftyone_window.py",
     "label_studio_sdk": "annotators/review/client.py",

@@ -26,6 +26,11 @@ VERBS = {
 """What a person is after, and the modules of `labelmill.verbs` for it, in the order of `--help`."""
 
 _INTERRUPTED = 130
+_GO_ON = {
+    *("demo", "annotate", "run", "models"),
+    *("publish", "pull", "restore", "train", "services", "review"),
+}
+"""Verbs whose finished work is there when they are called again; the others have nothing to lose."""
 _WORDS = {
     r"Value error, ": "",
     r": Input should be ": ": expected ",
@@ -85,8 +90,13 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.exit(0)
     if code == _INTERRUPTED:  # what typer makes of a KeyboardInterrupt, without a word
-        typer.echo("labelmill: interrupted; finished work is kept, run the same command to go on", err=True)
+        typer.echo(_interruption(sys.argv[1:] if arguments is None else arguments), err=True)
     sys.exit(code)
+
+
+def _interruption(arguments: list[str]) -> str:
+    kept = "; finished work is kept, run the same command to go on"
+    return "labelmill: interrupted" + (kept if _GO_ON.intersection(arguments[:1]) else "")
 
 
 def _fail(line: str, code: int) -> NoReturn:

@@ -176,7 +176,8 @@ def _call(command: list[str], environment: Environment, say: Say) -> None:
     ) as process:
         for line in process.stdout or ():
             last.append(line.strip())
-            say(line.rstrip())
+            if not line.startswith(" + "):  # each of a hundred packages, at the end
+                say(line.rstrip())
     if process.returncode:
         raise ServiceError(
             f"the {environment.name} environment cannot be installed",

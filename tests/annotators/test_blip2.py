@@ -23,6 +23,7 @@ from labelmill.annotators.encoders.blip2 import CLIP_MEAN, CLIP_STD, Blip2, Blip
 from labelmill.annotators.encoders.lavis import Lavis, LavisConfig  # noqa: E402
 from labelmill.annotators.encoders.timm import TimmConfig  # noqa: E402
 from labelmill.annotators.encoders.transformers import TransformersConfig  # noqa: E402
+from labelmill.annotators.model_store import nothing_fetched  # noqa: E402
 from labelmill.annotators.types import Encoder, Image  # noqa: E402
 from labelmill.datasets.annotate import annotate  # noqa: E402
 from labelmill.datasets.workspace import Workspace  # noqa: E402
@@ -346,6 +347,14 @@ def test_a_pickle_is_refused_by_the_worker(lavis: Environment, tmp_path: Path) -
     torch.save({"model": torch.nn.Linear(2, 2)}, tmp_path / "m.pth")
     with pytest.raises(WeightsError, match=r"pickle of live objects.*convert it"):
         Lavis(LavisConfig(checkpoint=tmp_path / "m.pth", device="cpu")).encode(crops(1))
+
+
+def test_a_question_makes_no_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABELMILL_ENVIRONMENTS", str(tmp_path / "none"))
+    (tmp_path / "m.pth").touch()
+    with nothing_fetched(), pytest.raises(ServiceError, match=r"not made yet.*make it with `make lavis`"):
+        Lavis(LavisConfig(checkpoint=tmp_path / "m.pth")).encode(crops(1))
+    assert not (tmp_path / "none").exists()
 
 
 def test_absent_weights_say_where_they_are_to_be_had(tmp_path: Path) -> None:

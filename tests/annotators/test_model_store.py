@@ -10,12 +10,14 @@ import pytest
 from tests.annotators.fake_hub import FILES, REVISION, Hub, running_hub
 
 from labelmill.annotators import hub
+from labelmill.annotators.known_models import near
 from labelmill.annotators.model_store import (
     MANIFEST,
     Manifest,
     folder_of,
     is_hub_id,
     local_folder,
+    nothing_fetched,
     obtain,
     pulled,
     verify,
@@ -93,7 +95,7 @@ def test_absent_and_no_hub_names_the_cure(monkeypatch: pytest.MonkeyPatch) -> No
     line = str(caught.value)
     assert "labelmill models pull IDEA-Research/grounding-dino-tiny" in line
     assert "http://127.0.0.1:9" in line
-    assert "model: path/to/folder" in line
+    assert "model: ./path/to/folder" in line
     assert "\n" not in line
 
 
@@ -233,3 +235,33 @@ def test_the_hugging_face_cache_counts(tmp_path: Path, monkeypatch: pytest.Monke
     assert local_folder("acme/tiny", NEEDS) is None  # half a model is no model
     (snapshot / "model.safetensors").touch()
     assert local_folder("acme/tiny", NEEDS) == snapshot
+
+
+def test_a_question_fetches_nothing(server: Hub, store: Path) -> None:
+    with nothing_fetched(), pytest.raises(WeightsError) as caught:
+        obtain("Salesforce/blip2-itm-vit-g", NEEDS)
+    place = store / "Salesforce--blip2-itm-vit-g"
+    assert str(caught.value) == (
+        "Salesforce/blip2-itm-vit-g is not on this machine; run `labelmill models pull "
+        "Salesforce/blip2-itm-vit-g` (about 4,690 MB, licence MIT), here or where the hub can be reached, "
+        f"and carry the folder that it names to {place} here; or write a local folder in the line file "
+        "(model: ./path/to/folder)"
+    )
+    assert server.served == []
+    obtain("acme/tiny", NEEDS)  # outside, it may
+    with nothing_fetched():
+        assert obtain("acme/tiny", NEEDS) == folder_of("acme/tiny")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("IDEA-Research/grounding-dino-tny", "did you mean IDEA-Research/grounding-dino-tiny? "),
+        ("grounding-dino-tiny", "did you mean IDEA-Research/grounding-dino-tiny? "),
+        ("idea/grounding-dino-base", "did you mean IDEA-Research/grounding-dino-base? "),
+        ("IDEA-Research/grounding-dino-tiny", ""),
+        ("acme/tiny", ""),
+    ],
+)
+def test_a_misspelt_model_is_asked_about(name: str, hint: str) -> None:
+    assert near(name) == hint

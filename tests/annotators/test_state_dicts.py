@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,13 @@ def test_the_command_given_converts(tmp_path: Path) -> None:
     program, _, paths = rest.partition('" ')
     subprocess.run([sys.executable, "-c", program, *paths.split()], check=True)
     assert read_state_dict(tmp_path / "m.safetensors")["weight"].shape == (3, 2)
+
+
+def test_the_command_given_writes_the_name_that_transformers_reads(tmp_path: Path) -> None:
+    """Beside `pytorch_model.bin` it would go on reading that, and refuse it again."""
+    words = shlex.split(conversion_command(tmp_path / "my models" / "pytorch_model.bin"))
+    folder = f"{tmp_path}/my models"
+    assert words[-2:] == [f"{folder}/pytorch_model.bin", f"{folder}/model.safetensors"]
 
 
 @pytest.mark.parametrize("name", ["m.safetensors", "m.pth"])

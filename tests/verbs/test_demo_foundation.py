@@ -41,6 +41,7 @@ def test_it_says_what_it_will_download_before_it_does(
     written = yaml.safe_load((tmp_path / "foundation-line.yaml").read_text())
     assert written["proposer"]["kind"] == "grounding-dino"
     assert written["encoder"] == {"kind": "blip2"}
+    assert written["selection"]["shard_frames"] <= 32  # a kill costs no hours
     assert written["name"] == "bench"
 
 
@@ -71,7 +72,8 @@ def test_the_whole_demo_runs_on_pulled_models(
         )
     out, err = capsys.readouterr()
     assert left.value.code == 0, err
-    assert f"{dino}: on this machine\n{blip2}: on this machine\n1,000 frames with a region each take" in err
+    said = f"{dino}: on this machine\n{blip2}: on this machine\nloading both, and trying them on a frame …\n"
+    assert f"{said}1,000 frames with a region each take" in err
     document = json.loads(out)
     assert document["line"].endswith("foundation-line.yaml")
     assert document["counts"]["frames"] == 15
@@ -83,3 +85,4 @@ def test_the_example_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LABELMILL_DATA", "/somewhere")
     line = load_line(EXAMPLE)
     assert (line.proposer.kind, line.encoder.kind) == ("grounding-dino", "blip2")
+    assert line.selection.shard_frames == 32

@@ -49,6 +49,36 @@ def test_the_first_frames_foretell_nothing(clock: list[float], capsys: pytest.Ca
     ]
 
 
+def test_models_load_before_the_clock_starts(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("frames") as progress:
+        progress(0, 40, "loading models …")
+        clock[0] += 60
+        progress(0, 40, "annotating")
+        for done in (1, 2, 3):
+            clock[0] += 5
+            progress(done, 40, "annotating")
+    assert capsys.readouterr().err.splitlines() == [
+        "loading models …",
+        "annotating: 1 of 40 frames, 0.20/s, 195 s left",
+        "annotating: 2 of 40 frames, 0.20/s, 190 s left",
+        "annotating: 3 of 40 frames, 0.20/s, 185 s left",
+    ]
+
+
+def test_models_load_under_a_bar_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress_bar("frames") as progress:
+        progress(0, 4, "loading models …")
+        for done in (0, 2, 4):
+            progress(done, 4, "annotating")
+    assert "loading models …" in screen.getvalue()
+    last = screen.getvalue().rpartition("annotating")[2]  # of what stays on the screen, the only bar
+    assert "4/4" in last
+    assert "loading" not in last
+
+
 def test_a_second_work_has_its_own_rate(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     """A version's frames are written, and then as many samples of FiftyOne."""
     with progress_bar("") as progress:

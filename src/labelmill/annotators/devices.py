@@ -49,7 +49,13 @@ def choose_device(name: str) -> torch.device:
         device.type == "mps" and not torch.backends.mps.is_available()
     )
     if missing:
-        raise LineFileError(f"this machine has no device {name!r}", do="write device: auto")
+        built = torch.version.cuda or getattr(torch.version, "hip", None)
+        found = f"{torch.cuda.device_count()} that torch can use" if built else "a torch built without CUDA"
+        raise LineFileError(
+            f"this machine has no device {name!r}",
+            got=found if device.type == "cuda" else None,
+            do="write device: auto, or see whether nvidia-smi names one" if built else "write device: auto",
+        )
     return device
 
 

@@ -9,11 +9,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from labelmill.annotators.known_models import known
+from labelmill.annotators.known_models import known, near
 from labelmill.annotators.model_store import (
     FileEntry,
     Manifest,
     folder_of,
+    how_to_pull,
     is_hub_id,
     models_folder,
     verify,
@@ -84,7 +85,11 @@ def plan(model: str, revision: str | None = None) -> Plan:
     )
 
     if not is_hub_id(model):
-        raise WeightsError(f"{model!r} is no hub id", expected="organisation/name")
+        raise WeightsError(
+            f"{model!r} is no hub id",
+            expected="organisation/name",
+            do=f"{near(model)}labelmill models list names the usual ones",
+        )
     try:
         info = HfApi(endpoint=hub_address()).model_info(
             model, revision=revision, files_metadata=True, timeout=_TIMEOUT_S
@@ -98,7 +103,8 @@ def plan(model: str, revision: str | None = None) -> Plan:
         raise WeightsError(f"the hub knows no revision {revision!r} of {model}") from error
     except RepositoryNotFoundError as error:
         raise WeightsError(
-            f"the hub knows no model {model}", do="check its spelling; set HF_TOKEN if it is private"
+            f"the hub knows no model {model}",
+            do=f"{near(model)}check its spelling; set HF_TOKEN if it is private",
         ) from error
     except (HfHubHTTPError, HTTPError, OfflineModeIsEnabled, OSError) as error:
         raise _unreachable(model, error) from error
@@ -242,6 +248,5 @@ def _unreachable(model: str, error: Exception) -> WeightsError:
     return WeightsError(
         f"weights of {model} are not on this machine, and the hub {hub_address()} does not give them",
         got=said,
-        do=f"run `labelmill models pull {model}` where the hub can be reached and carry {folder_of(model)} "
-        "over, or write a local folder in the line file (model: path/to/folder)",
+        do=how_to_pull(model),
     )

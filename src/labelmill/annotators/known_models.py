@@ -6,7 +6,9 @@ Any other model of the same architecture works by its hub id or its local folder
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +76,16 @@ KNOWN = (
 def known(model: str) -> Known | None:
     """The entry of a hub id, or None."""
     return next((entry for entry in KNOWN if entry.model == model), None)
+
+
+def size_of(model: str) -> str:
+    """What fetching a model takes, for people: "about 690 MB, licence Apache-2.0"."""
+    entry = known(model)
+    return f"about {entry.megabytes:,} MB, licence {entry.licence}" if entry else "size not known"
+
+
+def near(model: str) -> str:
+    """The question whether a misspelt id means a known one, "did you mean …? "; empty when none is near."""
+    ids = {name: entry.model for entry in KNOWN for name in (entry.model, entry.model.partition("/")[2])}
+    hits = difflib.get_close_matches(Path(model).name, ids, n=1, cutoff=0.8)
+    return f"did you mean {ids[hits[0]]}? " if hits and ids[hits[0]] != model else ""

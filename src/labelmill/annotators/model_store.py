@@ -9,15 +9,20 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from labelmill.annotators.known_models import near, size_of
 from labelmill.errors import WeightsError
 from labelmill.files import digest_file, write_bytes
 
 MANIFEST = "labelmill-model.json"
+_fetching: ContextVar[bool] = ContextVar("fetching", default=True)
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -152,15 +157,49 @@ def obtain(model: str, needs: tuple[str, ...]) -> Path:
         needs: As in `local_folder`.
 
     Raises:
-        WeightsError: It is nowhere, and the hub does not answer or does not know it.
+        WeightsError: It is nowhere, and the hub does not answer or does not know it, or `nothing_fetched`.
     """
     found = local_folder(model, needs)
     if found is None:
+        if not may_fetch():
+            raise WeightsError(
+                f"{model} is not on this machine",
+                do=how_to_pull(model, f" ({size_of(model)}), here or"),
+            )
         from labelmill.annotators.hub import pull
 
         found = pull(model)
         _check_folder(found, needs)
     return found
+
+
+@contextmanager
+def nothing_fetched() -> Iterator[None]:
+    """Within, what is not on this machine is an error that says how to fetch it."""
+    token = _fetching.set(False)
+    try:
+        yield
+    finally:
+        _fetching.reset(token)
+
+
+def may_fetch() -> bool:
+    """Whether gigabytes may be fetched now."""
+    return _fetching.get()
+
+
+def how_to_pull(model: str, place: str = "") -> str:
+    """How a model comes to this machine, also without a network, for messages.
+
+    Args:
+        model: Hub id.
+        place: What stands before "where the hub can be reached".
+    """
+    return (
+        f"{near(model)}run `labelmill models pull {model}`{place} where the hub can be reached, and carry "
+        f"the folder that it names to {folder_of(model)} here; or write a local folder in the line file "
+        "(model: ./path/to/folder)"
+    )
 
 
 def _hugging_face_cache(model: str) -> Path | None:
@@ -181,8 +220,8 @@ def _check_folder(folder: Path, needs: tuple[str, ...]) -> None:
     if not folder.is_dir():
         raise WeightsError(
             f"model {folder} is absent",
-            expected="a folder with the model's files, or a hub id such as IDEA-Research/grounding-dino-tiny",
-            do="check the path",
+            expected="a folder with the model's files, or a hub id (organisation/name)",
+            do=f"{near(str(folder))}check the path; labelmill models list names the usual ids",
         )
     if lacking := _lacking(folder, needs):
         raise WeightsError(

@@ -7,6 +7,7 @@ restricted reader (`weights_only=True`), which builds tensors and plain containe
 from __future__ import annotations
 
 import pickle
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,7 +125,9 @@ def conversion_command(path: Path) -> str:
         "c = c.state_dict() if hasattr(c, 'state_dict') else c; "
         "s.save_file({k: v.clone().contiguous() for k, v in c.items()}, sys.argv[2])"
     )
-    return f'python -c "{program}" {path} {path.with_suffix(".safetensors")}'
+    # Beside a pytorch_model.bin, transformers reads model.safetensors and no other name.
+    target = path.with_name(f"{path.stem.replace('pytorch_model', 'model')}.safetensors")
+    return f'python -c "{program}" {shlex.quote(str(path))} {shlex.quote(str(target))}'
 
 
 def _unwrap(loaded: Any) -> dict[str, torch.Tensor]:

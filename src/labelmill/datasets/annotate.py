@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labelmill import __version__
 from labelmill.datasets.catalogue import Catalogue
@@ -18,6 +18,9 @@ from labelmill.datasets.shards import ShardStore
 from labelmill.datasets.workspace import Workspace
 from labelmill.errors import DamagedShardError
 from labelmill.files import disk_errors, write_bytes
+
+if TYPE_CHECKING:
+    from labelmill.datasets.bank import Makers
 
 _log = logging.getLogger(__name__)
 
@@ -87,12 +90,11 @@ def annotate(config: AnnotationConfig, workspace: Workspace, progress: Progress 
         total = sum(len(shard) for shard in run.plan.shards)
         todo = run.todo()
         done = total - sum(len(shard) for shard in todo)
+        makers = _load(run, todo, lambda: progress(done, total, "loading models …")) if todo else None
         progress(done, total, "annotating")
-        if todo:
-            from labelmill.datasets.bank import Makers
+        if makers is not None:
             from labelmill.datasets.stages import run_shard
 
-            makers = Makers(run.config)
             for shard in todo:
 
                 def passed(frames: int, before: int = done) -> None:
@@ -106,6 +108,22 @@ def annotate(config: AnnotationConfig, workspace: Workspace, progress: Progress 
         summary = finish(run, seconds)
     counts = {"computed": len(todo), "reused": len(run.plan.shards) - len(todo)}
     return {**summary, "shards": counts, "wall_s": round(time.perf_counter() - started, 3)}
+
+
+def _load(run: Run, todo: list[Shard], say: Callable[[], None]) -> Makers:
+    """The models that shards need, loaded before the first frame: its time then tells the others'."""
+    from labelmill.datasets.bank import Makers
+
+    config = run.config
+    if any(hasattr(part, "device") for part in (config.proposer, config.encoder)):
+        say()
+    makers = Makers(config)
+    missing = {stage for shard in todo for stage in shard.missing(run.store)}
+    if "propose" in missing:
+        _ = makers.proposer
+    if "encode" in missing:
+        _ = makers.encoder.dim
+    return makers
 
 
 def finish(run: Run, seconds: dict[str, float]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from labelmill.annotators.model_store import nothing_fetched
 from labelmill.annotators.templates import (
     BACKGROUND_OWNER,
     NG_OWNER,
@@ -33,14 +34,15 @@ def check_line(config: AnnotationConfig, workspace: Workspace) -> list[dict[str,
     parts: list[tuple[str, Callable[[], str]]] = [
         ("sources", lambda: _sources(config)),
         ("templates", lambda: _templates(config)),
-        (f"proposer {config.proposer.kind}", lambda: _maker(PROPOSERS.make(config.proposer))),
+        (f"proposer {config.proposer.kind}", lambda: _proposer(config)),
         (f"encoder {config.encoder.kind}", lambda: _encoder(config)),
         ("workspace", lambda: _workspace(workspace)),
     ]
     findings = []
     for what, attempt in parts:
         try:
-            findings.append({"what": what, "ok": True, "detail": attempt()})
+            with nothing_fetched():  # gigabytes, for a question
+                findings.append({"what": what, "ok": True, "detail": attempt()})
         except LabelmillError as error:
             findings.append({"what": what, "ok": False, "detail": str(error)})
     return findings
@@ -74,6 +76,22 @@ def _templates(config: AnnotationConfig) -> str:
 
 def _maker(maker: object) -> str:
     return f"loads ({type(maker).__name__})"
+
+
+def _proposer(config: AnnotationConfig) -> str:
+    maker = PROPOSERS.make(config.proposer)
+    phrases: dict[str, list[str]] = {}
+    for prompt in getattr(config.proposer, "prompts", ()):  # shown, since a misspelt class is no fault
+        phrases.setdefault(prompt.name, []).append(prompt.phrase)
+    if not phrases:
+        return _maker(maker)
+    finds = [f"{name} by {', '.join(map(repr, said[:4]))}" for name, said in list(phrases.items())[:8]]
+    shown = sum(len(said[:4]) for said in list(phrases.values())[:8])
+    more = sum(map(len, phrases.values())) - shown
+    rest = f" and {more} phrases more" if more else ""
+    passes = len(getattr(maker, "groups", ())) or 1
+    cost = "a pass a frame" if passes == 1 else f"{passes} passes a frame"
+    return f"{_maker(maker)}, finds {'; '.join(finds)}{rest}, {cost}"
 
 
 def _encoder(config: AnnotationConfig) -> str:

@@ -87,25 +87,32 @@ def progress_bar(unit: str) -> Iterator[Callable[[int, int, str], None]]:
 
         def update(done: int, total: int, what: str) -> None:
             nonlocal task
-            if works.begins(done, total):
+            if works.begins(done, total, what):
+                if bar.tasks and bar.tasks[-1].description.endswith(PREPARING):
+                    bar.remove_task(task)
                 task = bar.add_task(what, total=total, completed=done, rate=unit)
-            speed = bar.tasks[task].speed
+            speed = bar.tasks[-1].speed
             rate = " ".join(filter(None, (unit, _rate(speed) if speed else "")))
             bar.update(task, completed=done, total=total, description=what, rate=rate)
 
         yield update
 
 
+PREPARING = " …"
+"""Ends the name of what comes before the first frame, such as "loading models …": it has no rate."""
+
+
 class _Works:
     """Tells one work after the other apart: each has a bar, a rate and a time left of its own."""
 
     def __init__(self) -> None:
-        self._done, self._total = 0, -1
+        self._done, self._total, self._what = 0, -1, ""
 
-    def begins(self, done: int, total: int) -> bool:
+    def begins(self, done: int, total: int, what: str) -> bool:
         """Whether a report is the first of another work than the report before it."""
-        another = total != self._total or done < self._done
-        self._done, self._total = done, total
+        prepared = self._what.endswith(PREPARING) and what != self._what
+        another = total != self._total or done < self._done or prepared
+        self._done, self._total, self._what = done, total, what
         return another
 
 
@@ -129,7 +136,9 @@ class _Lines:
 
     def __call__(self, done: int, total: int, what: str) -> None:
         now = self._clock()
-        if self._works.begins(done, total):
+        if self._works.begins(done, total, what):
+            if what.endswith(PREPARING):
+                note(what)
             self._first, self._started, self._last, self._told = done, now, now, -1
             return
         if done == self._told or (now - self._last < 5 and done < total):

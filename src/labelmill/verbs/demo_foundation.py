@@ -10,6 +10,8 @@ from labelmill.verbs.common import note
 
 PROPOSER = {"kind": "grounding-dino", "prompts": ["hand", {"phrase": "gloved hand", "class": "hand"}]}
 ENCODER = {"kind": "blip2"}
+SHARD_FRAMES = 32
+"""What a kill can cost: on a CPU, frames of the usual 512 take hours."""
 
 
 def with_foundation(path: Path) -> Path:
@@ -28,11 +30,17 @@ def with_foundation(path: Path) -> Path:
 
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     document |= {"proposer": PROPOSER, "encoder": ENCODER}
+    selection = document.get("selection") or {}
+    document["selection"] = {
+        **selection,
+        "shard_frames": min(selection.get("shard_frames", 512), SHARD_FRAMES),
+    }
     target = path.with_name("foundation-line.yaml")
     write_bytes(target, yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode())
     line: Any = load_line(target)
     for text in announce([line.proposer.model, line.encoder.model]):
         note(text)
+    note("loading both, and trying them on a frame …")
     note(cost(line))
     return target
 
@@ -40,17 +48,15 @@ def with_foundation(path: Path) -> Path:
 def announce(models: list[str]) -> list[str]:
     """Say which models are here and which will be fetched, with their sizes."""
     from labelmill.annotators.encoders.pretrained import NEEDS
-    from labelmill.annotators.known_models import known
+    from labelmill.annotators.known_models import size_of
     from labelmill.annotators.model_store import folder_of, local_folder
 
     texts = []
     for model in models:
-        entry = known(model)
         if local_folder(model, NEEDS) is not None:
             texts.append(f"{model}: on this machine")
         else:
-            size = f"about {entry.megabytes:,} MB, licence {entry.licence}" if entry else "size not known"
-            texts.append(f"{model}: will be downloaded once to {folder_of(model)}, {size}")
+            texts.append(f"{model}: will be downloaded once to {folder_of(model)}, {size_of(model)}")
     return texts
 
 

@@ -91,9 +91,10 @@ def pull(
         note(f"note: {warning}")
 
     def text() -> str:
-        frames = ", ".join(f"{number:,} {name}" for name, number in result["frames"].items())
+        what = "crops" if "crops" in result else "frames"
+        taken = ", ".join(f"{number:,} {name}" for name, number in result[what].items())
         return (
-            f"{result['version']} as {result['format']} in {out}: {frames}; "
+            f"{result['version']} as {result['format']} in {out}: {what}: {taken}; "
             f"{result['written']:,} files written, {result['kept']:,} kept, {result['removed']:,} removed"
         )
 

@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import make_bench
 
 from labelmill.datasets.annotate import annotate
+from labelmill.datasets.check import check_line
 from labelmill.datasets.workspace import Workspace
 from labelmill.line import Line, load_line
 
@@ -52,3 +53,15 @@ def test_other_weights_are_computed_again(port: Path, tmp_path: Path) -> None:
     tensors[name] = tensors[name] + 1
     save_file(tensors, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
     assert annotate(line, workspace)["shards"] == {"computed": 1, "reused": 0}
+
+
+def test_a_check_shows_what_is_looked_for(port: Path, tmp_path: Path) -> None:
+    """A misspelt class is no fault that a program could find; a person sees it."""
+    prompts = "prompts: [hand, {phrase: work glove, class: hnad}, red bag, {phrase: glove, class: hand}]"
+    line = line_with(tmp_path, f"kind: grounding-dino, model: {port}, {prompts}, phrases_per_pass: 3")
+    assert check_line(line, Workspace(tmp_path / "workspace"))[2] == {
+        "what": "proposer grounding-dino",
+        "ok": True,
+        "detail": "loads (GroundingDino), finds hand by 'hand', 'glove'; hnad by 'work glove'; red bag by "
+        "'red bag', 2 passes a frame",
+    }

@@ -12,6 +12,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from labelmill.annotators.devices import choose_device
 from labelmill.annotators.proposers.grounding_dino import GroundingDino, GroundingDinoConfig, load_port
 from labelmill.annotators.proposers.groundingdino_py import GroundingDinoPy, GroundingDinoPyConfig
 from labelmill.errors import LineFileError, WeightsError
@@ -65,7 +66,7 @@ def test_a_pickle_in_the_ports_folder_is_refused(
     shutil.copytree(port, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     with (folder / "pytorch_model.bin").open("wb") as file:
         pickle.dump(Live(), file)
-    with pytest.raises(WeightsError, match=str(folder)):
+    with pytest.raises(WeightsError, match=r"pickle of live objects.*convert it.*/port/model\.safetensors$"):
         GroundingDino(config(folder))
     assert not (tmp_path / "ran").exists()
 
@@ -151,6 +152,20 @@ def test_half_a_model_is_refused(tmp_path: Path, port: Path) -> None:
         GroundingDino(config(tmp_path / "half"))
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json"])
+def test_damaged_text_files_are_one_line(copied: Path, original: Path, port: Path, name: str) -> None:
+    for folder in (copied / "bert", shutil.copytree(port, copied / "port")):
+        (folder / name).write_text("{ half a fi")
+    cases: list[tuple[Path, Any]] = [
+        (copied / "port", lambda: GroundingDino(config(copied / "port"))),
+        (copied / "bert", lambda: GroundingDinoPy(with_architecture(copied, original))),
+    ]
+    for folder, make in cases:
+        with pytest.raises(WeightsError, match=rf"model folder {folder} cannot be loaded") as caught:
+            make()
+        assert "\n" not in str(caught.value)
+
+
 def test_weights_in_several_files_are_one_model(tmp_path: Path, port: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -179,6 +194,22 @@ def test_settings_that_are_wrong() -> None:
         GroundingDinoConfig.model_validate({"prompts": "hand", "box_threshold": 1.5})
     with pytest.raises(LineFileError, match="this machine has no device 'cuda:99'"):
         config("x/y", device="cuda:99").key_fields()
+
+
+@pytest.mark.parametrize(
+    ("built", "said"),
+    [
+        ("13.0", "got 0 that torch can use; write device: auto, or see whether nvidia-smi names one"),
+        (None, "got a torch built without CUDA; write device: auto"),
+    ],
+)
+def test_why_there_is_no_gpu(built: str | None, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.version.cuda", built)
+    monkeypatch.setattr("torch.version.hip", None)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(LineFileError) as caught:
+        choose_device("cuda")
+    assert str(caught.value) == f"this machine has no device 'cuda', {said}"
 
 
 def test_keys_hold_what_decides_and_nothing_of_the_machine(port: Path) -> None:

@@ -18,6 +18,7 @@ from pydantic import Field
 from labelmill.annotators.encoders import lavis_worker
 from labelmill.annotators.encoders.batches import Pixels, View, embed
 from labelmill.annotators.encoders.blip2 import CLIP_MEAN, CLIP_STD, Features
+from labelmill.annotators.model_store import may_fetch
 from labelmill.annotators.state_dicts import conversion_command
 from labelmill.annotators.types import Embeddings, Image
 from labelmill.annotators.workers import Worker, WorkerSpec
@@ -104,6 +105,11 @@ class Lavis:
     @cached_property
     def worker(self) -> Worker:
         """The process; it ends with this encoder."""
+        if not may_fetch() and not locate("lavis").whole:
+            raise ServiceError(
+                "the lavis environment is not made yet: minutes, and 6 GB with CUDA",
+                do="make it with `make lavis`; else the first run does",
+            )
         for path in self.config.files():
             if not path.is_file():
                 raise WeightsError(

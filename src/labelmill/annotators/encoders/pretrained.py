@@ -66,7 +66,7 @@ def load(maker: Any, folder: Path, **arguments: Any) -> tuple[Any, set[str]]:
         WeightsError: The folder's files are damaged, of another architecture, or an unsafe pickle.
     """
     try:
-        with _quiet():
+        with readable(folder), _quiet():
             model, report = maker.from_pretrained(
                 folder, **FROM_FOLDER, output_loading_info=True, **arguments
             )
@@ -77,14 +77,28 @@ def load(maker: Any, folder: Path, **arguments: Any) -> tuple[Any, set[str]]:
             expected="safetensors, or a state dict of tensors only",
             do=f"convert it where you trust it: {conversion_command(path)}",
         ) from error
-    except Exception as error:  # safetensors, JSON and transformers raise a dozen kinds for a damaged folder
+    return model.eval().requires_grad_(False), set(report["missing_keys"])
+
+
+@contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """Turn what is raised over a damaged folder into one line.
+
+    Raises:
+        WeightsError: A file of the folder cannot be read.
+        UnpicklingError: The weights are an unsafe pickle.
+    """
+    try:
+        yield
+    except pickle.UnpicklingError:
+        raise
+    except Exception as error:  # safetensors, tokenizers, JSON and transformers raise a dozen kinds
         raise WeightsError(
             f"model folder {folder} cannot be loaded",
             got=(str(error) or type(error).__name__).splitlines()[0],
             expected="what save_pretrained writes",
             do="fetch it again",
         ) from error
-    return model.eval().requires_grad_(False), set(report["missing_keys"])
 
 
 def read_preprocessing(folder: Path) -> Preprocessing | None:
@@ -110,14 +124,18 @@ def read_preprocessing(folder: Path) -> Preprocessing | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' load report and bars off the terminal: what matters of them is raised."""
+    """Keep transformers' load report, bars and warnings off the terminal: what matters of them is raised."""
+    import warnings
+
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # of a file that is refused
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:

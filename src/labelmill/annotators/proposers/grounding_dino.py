@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from labelmill.annotators.devices import choose_dtype, require, use_device
-from labelmill.annotators.encoders.pretrained import FROM_FOLDER, load
+from labelmill.annotators.encoders.pretrained import FROM_FOLDER, load, readable
 from labelmill.annotators.grounding.proposer import GroundingConfig, GroundingProposer
 from labelmill.annotators.model_ref import ModelRef
 from labelmill.annotators.model_store import obtain
@@ -144,10 +144,15 @@ def load_port(folder: Path) -> Any:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load the tokenizer of a model's folder."""
+    """Load the tokenizer of a model's folder.
+
+    Raises:
+        WeightsError: Its files are damaged.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, **FROM_FOLDER)
+    with readable(folder):
+        return AutoTokenizer.from_pretrained(folder, **FROM_FOLDER)
 
 
 def _lean_attention(model: torch.nn.Module) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from labelmill.annotators.encoders.pretrained import FROM_FOLDER
+from labelmill.annotators.encoders.pretrained import FROM_FOLDER, readable
 from labelmill.annotators.grounding.bert_shim import BertShim, needs_shim
 from labelmill.annotators.grounding.deformable import sample_sum
 from labelmill.annotators.grounding.frozen import ImageOnce, TextOnce
@@ -126,12 +126,14 @@ def build(architecture: dict[str, Any], text: Path) -> Any:
         text: Folder with BERT's vocabulary and settings.
 
     Raises:
-        WeightsError: The architecture lacks a value, or has one that the package does not know.
+        WeightsError: The architecture lacks a value or has one that the package does not know, or BERT's
+            files are damaged.
     """
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    tokenizer = AutoTokenizer.from_pretrained(text, **FROM_FOLDER)
-    encoder = BertModel(BertConfig.from_pretrained(text, local_files_only=True))
+    with readable(text):
+        tokenizer = AutoTokenizer.from_pretrained(text, **FROM_FOLDER)
+        encoder = BertModel(BertConfig.from_pretrained(text, local_files_only=True))
     with _BUILDING, _instead_of_the_hub(tokenizer, encoder):
         from groundingdino.models import build_model
 

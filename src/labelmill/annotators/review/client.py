@@ -219,7 +219,10 @@ class Studio:
                     do="start it (`labelmill services up`) and run again: finished work is kept",
                 ) from cause
             if not waiting:
-                self._say(f"Label Studio at {self.url} does not answer ({trouble}); waiting")
+                self._say(
+                    f"Label Studio at {self.url} does not answer ({trouble}); waiting up to "
+                    f"{self._patience_s:.0f} s: if it is down, start it (labelmill services up)"
+                )
                 waiting = True
             time.sleep(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)

@@ -200,6 +200,10 @@ class LabelStudioServer:
         """Whether its process lives."""
         return self._process() is not None
 
+    def stopped(self) -> bool:
+        """Whether it was stopped and not started again; one that was killed may come back."""
+        return not (self.root / "process.json").exists()
+
     def _process(self) -> int | None:
         try:
             record = json.loads((self.root / "process.json").read_text())

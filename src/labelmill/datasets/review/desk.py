@@ -87,6 +87,8 @@ class Desk:
                 got=f"${review.token_env} is empty",
                 do=f"set {review.token_env} to a token from its Account & Settings page",
             )
+        if access and own.stopped():
+            raise ReviewError("Label Studio does not run", do="start it: labelmill services up")
         self._server = own if access else None
         self._frame_quality = frame_quality
         self._place = OWN if access else url

@@ -102,13 +102,16 @@ def pull(
         "options": {"splits": chosen.splits, "ng": ng.value, "labels": labels.value, "pending": pending},
     }
     result = transfer(items, workspace.media, open_place(destination, link=link), about, progress)
+    counts = chosen.counts()
+    taken = {split: sum(p.split == split for p in chosen.pictures) for split in chosen.splits}
     return {
         **about,
         **asdict(result),
         "destination": destination,
         "classes": chosen.classes,
-        "frames": {split: sum(p.split == split for p in chosen.pictures) for split in chosen.splits},
-        "counts": chosen.counts(),
+        **({"crops": {split: sum(counts[split].values()) for split in counts}} if crops else {}),
+        "frames": taken,
+        "counts": counts,
         "pending_left_out": chosen.pending_left_out,
         "warnings": _warnings(kind, chosen),
     }
