@@ -174,6 +174,14 @@ def test_lambda_expects_crops_and_not_templates() -> None:
     assert -1 <= suggest_lambda(bank) <= 1
 
 
+@pytest.mark.parametrize("kind", ["centred", "discriminant"])
+def test_held_out_similarity_of_one_template_a_class_is_centred_too(kind: Kind) -> None:
+    rows = 0.3 * np.eye(8) + 1  # alike but for a little
+    apart = ~np.eye(8, dtype=bool)
+    assert held_out_similarity(rows, np.arange(8), "raw")[apart].min() > 0.9
+    assert held_out_similarity(rows, np.arange(8), kind)[apart].max() < 0.1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_held_out_similarity_has_no_self(kind: Kind) -> None:
     rows, numbers = blobs(0, 4)

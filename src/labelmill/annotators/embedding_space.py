@@ -96,14 +96,15 @@ def fit_space(embeddings: Rows, owners: npt.NDArray[np.int64], kind: Kind) -> Em
     if kind == "centred":
         return EmbeddingSpace(centre)
     scatter = np.concatenate([rows[owners == n] - rows[owners == n].mean(axis=0) for n in numbers])
-    _, lengths, directions = np.linalg.svd(scatter, full_matrices=False)
-    variances = lengths**2
+    # From the products of the rows: numpy's SVD of the rows themselves does not converge for every set.
+    variances, weights = np.linalg.eigh(scatter @ scatter.T)
     kept = variances > _NEGLIGIBLE * max(variances.max(initial=0.0), _NEGLIGIBLE)
     if not kept.any():
         return EmbeddingSpace(centre)
     variances = variances[kept]
+    axes = scatter.T @ weights[:, kept] / np.sqrt(variances)
     shares = 1 - 1 / np.sqrt(1 + STRENGTH * variances / variances.mean())
-    return EmbeddingSpace(centre, directions[kept].T, shares)
+    return EmbeddingSpace(centre, axes, shares)
 
 
 def held_out_similarity(
@@ -113,7 +114,7 @@ def held_out_similarity(
 
     A space learnt from templates draws these closer together than it will draw crops; λ must be chosen from
     similarities such as crops will have. So the templates are parted into five, and each part is compared in
-    the space of the other four.
+    the space of the other four; with one template a class, each in the space of all others.
 
     Args:
         embeddings: Of the templates, shape (n, dim).
@@ -130,7 +131,11 @@ def held_out_similarity(
         return similarity
     similarity = np.empty((len(owners), len(owners)), np.float32)
     place = np.array([np.count_nonzero(owners[:row] == owner) for row, owner in enumerate(owners)], np.int64)
-    part = np.where(owners >= 0, place % _FOLDS, _FOLDS)  # NG templates teach no space: any will do for them
+    if not place[owners >= 0].any():  # one a class: a part of all classes would leave none to learn from
+        place = np.arange(len(owners))
+    else:
+        place %= _FOLDS
+    part = np.where(owners >= 0, place, -1)  # NG templates teach no space: any will do for them
     for number in np.unique(part).tolist():
         learners = part != number
         space = fit_space(np.asarray(embeddings)[learners], owners[learners], kind)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from labelmill.annotators.similarity import background_similarity, class_similarity, cosines
 from labelmill.annotators.templates import TemplateBank
 
-VERSION = 2
+VERSION = 3
 """Part of every match shard's key: raise it when the same input gives other labels or routes."""
 
 FloatVector = npt.NDArray[np.float32]

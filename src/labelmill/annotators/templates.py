@@ -189,30 +189,14 @@ def make_bank(
 def suggest_lambda(bank: TemplateBank) -> float:
     """Choose λ from the templates themselves.
 
-    A template's similarity to the nearest other template of its class is what a right match looks like; an NG
-    template's to the nearest class template is what a wrong one looks like. Without NG templates, each class
-    plays NG to the others. λ is the threshold with the highest balanced accuracy between the two, in the
-    middle of the widest gap that reaches it. It is a start: `labelmill calibrate` puts a guarantee on it.
+    λ is the threshold with the highest balanced accuracy between right matches and wrong ones, as `_evidence`
+    finds them among the templates, in the middle of the widest gap that reaches it. It is a start:
+    `labelmill calibrate` puts a guarantee on it.
 
     Returns:
         λ, from -1 to 1.
     """
-    if len(bank.embeddings) == 0:
-        return LAMBDA_WITHOUT_EVIDENCE
-    similarity = bank.held_out
-    if similarity is None:
-        similarity = cosines(bank.embeddings, bank.embeddings)
-        np.fill_diagonal(similarity, -np.inf)
-    similarity = similarity - background_similarity(bank.embeddings, bank.background)[:, None]
-    owners = bank.owners
-    per_class = class_similarity(similarity, owners, len(bank.classes), bank.neighbours)
-    rows = np.flatnonzero(owners >= 0)
-    right = per_class[rows, owners[rows]]
-    right = right[np.isfinite(right)]
-    per_class[rows, owners[rows]] = -np.inf
-    rows = np.flatnonzero(owners < 0) if bank.has_ng else rows
-    wrong = per_class[rows].max(axis=1, initial=-np.inf)
-    wrong = wrong[np.isfinite(wrong)]
+    right, wrong = _evidence(bank)
     if len(right) == 0 and len(wrong) == 0:
         return LAMBDA_WITHOUT_EVIDENCE
     if len(right) == 0:
@@ -227,3 +211,41 @@ def suggest_lambda(bank: TemplateBank) -> float:
     ) / 2
     gaps = np.where(accuracy >= accuracy.max() - 1e-9, np.diff(edges), -1.0)
     return float(np.clip(cuts[int(gaps.argmax())], -1, 1))
+
+
+def suggest_review_floor(bank: TemplateBank) -> float | None:
+    """Choose what goes to people where no class has two templates, so that nothing shows a right match.
+
+    λ then accepts next to nothing, and to call the rest NG would lose most right matches without a word. Only
+    what is less similar to every class than all wrong matches among the templates are is NG.
+
+    Returns:
+        The least similarity that goes to people; None where the templates show right matches, and `matching:
+        review_band` serves.
+    """
+    right, wrong = _evidence(bank)
+    return None if len(right) else float(wrong.min()) if len(wrong) else -1.0
+
+
+def _evidence(bank: TemplateBank) -> tuple[Similarity, Similarity]:
+    """What right and wrong matches look like, by the templates.
+
+    A template's similarity to the nearest others of its class is a right match; an NG template's to the
+    nearest class is a wrong one. Without NG templates, each class plays NG to the others.
+
+    Returns:
+        Similarities of right and of wrong matches; empty where there is nothing to measure.
+    """
+    similarity = bank.held_out
+    if similarity is None:
+        similarity = cosines(bank.embeddings, bank.embeddings)
+        np.fill_diagonal(similarity, -np.inf)
+    similarity = similarity - background_similarity(bank.embeddings, bank.background)[:, None]
+    owners = bank.owners
+    per_class = class_similarity(similarity, owners, len(bank.classes), bank.neighbours)
+    rows = np.flatnonzero(owners >= 0)
+    right = per_class[rows, owners[rows]]
+    per_class[rows, owners[rows]] = -np.inf
+    rows = np.flatnonzero(owners < 0) if bank.has_ng else rows
+    wrong = per_class[rows].max(axis=1, initial=-np.inf)
+    return right[np.isfinite(right)], wrong[np.isfinite(wrong)]

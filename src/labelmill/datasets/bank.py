@@ -7,7 +7,13 @@ from threading import Lock
 import numpy as np
 import pyarrow as pa
 
-from labelmill.annotators.templates import TemplateBank, make_bank, read_templates, suggest_lambda
+from labelmill.annotators.templates import (
+    TemplateBank,
+    make_bank,
+    read_templates,
+    suggest_lambda,
+    suggest_review_floor,
+)
 from labelmill.annotators.types import Encoder, Proposer
 from labelmill.datasets.config import AnnotationConfig
 from labelmill.datasets.plan import Plan
@@ -80,3 +86,8 @@ def resolve_lambda(config: AnnotationConfig, bank: TemplateBank) -> float:
     """λ as a number: the line's, or the one that the templates suggest."""
     value = config.matching.lambda_
     return suggest_lambda(bank) if value == "auto" else float(value)
+
+
+def resolve_review_floor(config: AnnotationConfig, bank: TemplateBank) -> float | None:
+    """From which similarity crops below λ go to people; None where λ itself says it."""
+    return suggest_review_floor(bank) if config.matching.lambda_ == "auto" else None

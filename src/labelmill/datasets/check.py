@@ -68,7 +68,8 @@ def _templates(config: AnnotationConfig) -> str:
         if background < _FEW_UNLABELLED:
             text += " (a few hundred tell more)"
     if config.matching.lambda_ == "auto" and max(counts.values()) == 1:
-        text += "; no class has two, so that λ is a guess: add some, or write `matching: lambda`"
+        text += "; no class has two, so that λ is a guess and most goes to people: "
+        text += "add some, or write `matching: lambda`"
     return text
 
 
