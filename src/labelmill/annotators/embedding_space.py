@@ -8,13 +8,14 @@ Learning", 4.3). It is learnt from the templates alone and costs one small produ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from labelmill.annotators.similarity import Rows, cosines, unit_rows
+from labelmill.annotators.similarity import Rows, Similarity, nearest_view, unit_rows
 from labelmill.annotators.types import Embeddings
 
 Kind = Literal["raw", "centred", "whitened", "discriminant"]
@@ -108,8 +109,8 @@ def fit_space(embeddings: Rows, owners: npt.NDArray[np.int64], kind: Kind) -> Em
 
 
 def held_out_similarity(
-    embeddings: Rows, owners: npt.NDArray[np.int64], kind: Kind
-) -> npt.NDArray[np.float32]:
+    embeddings: Rows, owners: npt.NDArray[np.int64], kind: Kind, turned: Sequence[Rows] = ()
+) -> Similarity:
     """How similar templates are to one another, each seen as a crop that the space was not learnt from.
 
     A space learnt from templates draws these closer together than it will draw crops; λ must be chosen from
@@ -120,13 +121,14 @@ def held_out_similarity(
         embeddings: Of the templates, shape (n, dim).
         owners: Class index of each; negative for NG.
         kind: Which space.
+        turned: The same templates, turned; each of the shape of `embeddings`.
 
     Returns:
         Shape (n, n), row i for template i as a crop; -inf on the diagonal.
     """
+    views = [np.asarray(view) for view in (embeddings, *turned)]
     if kind == "raw":
-        rows = unit_rows(embeddings)
-        similarity = cosines(rows, rows)
+        similarity = nearest_view(unit_rows(embeddings), [unit_rows(view) for view in views])
         np.fill_diagonal(similarity, -np.inf)
         return similarity
     similarity = np.empty((len(owners), len(owners)), np.float32)
@@ -138,8 +140,9 @@ def held_out_similarity(
     part = np.where(owners >= 0, place, -1)  # NG templates teach no space: any will do for them
     for number in np.unique(part).tolist():
         learners = part != number
-        space = fit_space(np.asarray(embeddings)[learners], owners[learners], kind)
-        rows = space.transform(embeddings)
-        similarity[part == number] = cosines(rows[part == number], rows)
+        own = np.tile(owners[learners], len(views))
+        space = fit_space(np.concatenate([view[learners] for view in views]), own, kind)
+        rows = space.transform(views[0][part == number])
+        similarity[part == number] = nearest_view(rows, [space.transform(view) for view in views])
     np.fill_diagonal(similarity, -np.inf)
     return similarity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,13 @@ import numpy.typing as npt
 
 from labelmill.annotators.config import MatchingConfig, TemplatesConfig
 from labelmill.annotators.embedding_space import EmbeddingSpace, fit_space, held_out_similarity
-from labelmill.annotators.similarity import Rows, Similarity, background_similarity, class_similarity, cosines
+from labelmill.annotators.similarity import (
+    Rows,
+    Similarity,
+    background_similarity,
+    class_similarity,
+    nearest_view,
+)
 from labelmill.annotators.types import Embeddings
 from labelmill.errors import TemplateError
 from labelmill.images import Image, list_images, read_image
@@ -136,6 +143,8 @@ class TemplateBank:
         space: Where crops are brought first.
         neighbours: How many templates of a class its similarity is averaged over.
         background: Unit rows of unlabelled crops in `space`; None for none.
+        turned: The templates turned, each of the shape of `embeddings`: a crop is as similar to a template as
+            to the most similar of its views.
         held_out: Similarity of the templates to one another as crops would have it, shape
             (templates, templates), -inf on the diagonal; None where `embeddings` say it.
     """
@@ -146,6 +155,7 @@ class TemplateBank:
     space: EmbeddingSpace = field(default_factory=EmbeddingSpace)
     neighbours: int = 1
     background: Embeddings | None = None
+    turned: tuple[Embeddings, ...] = ()
     held_out: Similarity | None = None
 
     def __post_init__(self) -> None:
@@ -159,9 +169,22 @@ class TemplateBank:
         """Whether there are NG templates."""
         return bool((self.owners < 0).any())
 
+    def similarity(self, rows: Rows) -> Similarity:
+        """Similarity of unit rows in `space` to each template, less that to the background.
+
+        Returns:
+            Shape (n, templates).
+        """
+        found = nearest_view(rows, (self.embeddings, *self.turned))
+        return found - background_similarity(rows, self.background)[:, None]
+
 
 def make_bank(
-    classes: tuple[str, ...], embeddings: Rows, owners: npt.NDArray[np.int64], config: MatchingConfig
+    classes: tuple[str, ...],
+    embeddings: Rows,
+    owners: npt.NDArray[np.int64],
+    config: MatchingConfig,
+    turned: Sequence[Rows] = (),
 ) -> TemplateBank:
     """Learn the space and bring the templates there.
 
@@ -170,10 +193,11 @@ def make_bank(
         embeddings: As the encoder gave them, shape (n, dim).
         owners: Class index of each; -1 for NG, -2 for the background.
         config: Which space, and how many neighbours.
+        turned: The templates turned, classes and NG without the background, each of shape (templates, dim).
     """
     templates = owners != BACKGROUND_OWNER
     raw, own = np.asarray(embeddings)[templates], owners[templates]
-    space = fit_space(raw, own, config.space)
+    space = fit_space(np.concatenate([raw, *turned]), np.tile(own, 1 + len(turned)), config.space)
     background = None if templates.all() else space.transform(np.asarray(embeddings)[~templates])
     return TemplateBank(
         classes,
@@ -182,7 +206,8 @@ def make_bank(
         space,
         config.neighbours,
         background,
-        held_out_similarity(raw, own, config.space),
+        tuple(space.transform(view) for view in turned),
+        held_out_similarity(raw, own, config.space, turned),
     )
 
 
@@ -238,7 +263,7 @@ def _evidence(bank: TemplateBank) -> tuple[Similarity, Similarity]:
     """
     similarity = bank.held_out
     if similarity is None:
-        similarity = cosines(bank.embeddings, bank.embeddings)
+        similarity = nearest_view(bank.embeddings, (bank.embeddings, *bank.turned))
         np.fill_diagonal(similarity, -np.inf)
     similarity = similarity - background_similarity(bank.embeddings, bank.background)[:, None]
     owners = bank.owners
