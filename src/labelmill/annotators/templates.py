@@ -214,14 +214,14 @@ def make_bank(
 def suggest_lambda(bank: TemplateBank) -> float:
     """Choose λ from the templates themselves.
 
-    λ is the threshold with the highest balanced accuracy between right matches and wrong ones, as `_evidence`
+    λ is the threshold with the highest balanced accuracy between right matches and wrong ones, as `evidence`
     finds them among the templates, in the middle of the widest gap that reaches it. It is a start:
     `labelmill calibrate` puts a guarantee on it.
 
     Returns:
         λ, from -1 to 1.
     """
-    right, wrong = _evidence(bank)
+    right, wrong = evidence(bank)
     if len(right) == 0 and len(wrong) == 0:
         return LAMBDA_WITHOUT_EVIDENCE
     if len(right) == 0:
@@ -248,11 +248,11 @@ def suggest_review_floor(bank: TemplateBank) -> float | None:
         The least similarity that goes to people; None where the templates show right matches, and `matching:
         review_band` serves.
     """
-    right, wrong = _evidence(bank)
+    right, wrong = evidence(bank)
     return None if len(right) else float(wrong.min()) if len(wrong) else -1.0
 
 
-def _evidence(bank: TemplateBank) -> tuple[Similarity, Similarity]:
+def evidence(bank: TemplateBank) -> tuple[Similarity, Similarity]:
     """What right and wrong matches look like, by the templates.
 
     A template's similarity to the nearest others of its class is a right match; an NG template's to the

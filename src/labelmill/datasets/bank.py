@@ -72,7 +72,9 @@ def load_bank(plan: Plan, makers: Makers, store: ShardStore) -> TemplateBank:
         turns = np.zeros(len(owners), np.int64)
         if makers.config.templates and makers.config.templates.turned:
             count = int((owners != BACKGROUND_OWNER).sum())  # the background comes last
-            images += [np.rot90(image, turn) for turn in _TURNS for image in images[:count]]
+            images += [
+                np.ascontiguousarray(np.rot90(image, turn)) for turn in _TURNS for image in images[:count]
+            ]
             owners = np.concatenate([owners, np.tile(owners[:count], len(_TURNS))])
             turns = np.concatenate([turns, np.repeat(_TURNS, count)])
         embeddings = storable(makers.encoder.encode(images))
