@@ -401,11 +401,12 @@ def doubt(found: dict[str, dict[str, tuple[float, float]]]) -> list[str]:
 
 
 EXPLANATION = """\
-The probe had every training crop of a class as a template, from 4 to 873; the last table says what that gives
-here. What limits 1 and 5 is the number of templates: accuracy rises with it in every variant, and 20 in the
-chosen space are not yet as good as all of them. With one template a class nothing says where right matches
-lie, so that λ is put where next to nothing is accepted, and nothing goes to people: λ has to be set or
-calibrated there, or NG examples given. `labelmill check` says so.""".splitlines()
+± is the standard error over the draws, which share images. Lost: crops of known classes that are NG, so that
+nobody sees them. The probe had every training crop of a class as a template, from 4 to 873; the last table
+says what that gives here. What limits 1 and 5 is the number of templates: accuracy rises with it in every
+variant. With one template a class nothing says where right matches lie, so that next to nothing is accepted;
+what is as similar to a class as the least of the templates is to its nearest other class goes to people.
+`labelmill check` says so.""".splitlines()
 
 
 GAINS = """\
