@@ -31,7 +31,14 @@ from labelmill.annotators.embedding_space import Kind
 from labelmill.annotators.matching import match
 from labelmill.annotators.routing import route
 from labelmill.annotators.similarity import unit_rows
-from labelmill.annotators.templates import BACKGROUND_OWNER, make_bank, suggest_lambda
+from labelmill.annotators.templates import (
+    BACKGROUND_OWNER,
+    TemplateBank,
+    evidence,
+    make_bank,
+    suggest_lambda,
+    suggest_review_floor,
+)
 from labelmill.annotators.types import Image
 from labelmill.files import digest_text
 from labelmill.images import read_image
@@ -55,36 +62,55 @@ class Crops(NamedTuple):
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to match."""
+    """One way to match; `turned` is "templates" (`templates: turned`) or "crops" (`encoder: turned`)."""
 
     fit: str
     space: Kind
     neighbours: int
     background: bool = False
+    turned: str = ""
 
     @property
     def name(self) -> str:
         """As the tables show it."""
         nearest = "nearest" if self.neighbours == 1 else f"mean of {self.neighbours}"
-        return f"{self.fit}, {self.space}, {nearest}" + (", background" if self.background else "")
+        return (
+            f"{self.fit}, {self.space}, {nearest}"
+            + (", background" if self.background else "")
+            + (f", turned {self.turned}" if self.turned else "")
+        )
+
+    @property
+    def view(self) -> str:
+        """Which embeddings of a crop are compared."""
+        return self.fit + (" turned" if self.turned == "crops" else "")
+
+    @property
+    def passes(self) -> int:
+        """How often a crop goes through the network."""
+        return (2 if self.fit == "both" else 1) * (4 if self.turned == "crops" else 1)
 
 
 PAPER = Variant("squash", "raw", 1)
 DEFAULT = Variant("squash", "whitened", 3)
-CHOSEN = Variant("both", "discriminant", 3, background=True)
-"""The best of the first table at every k: what a line of many unlike classes should write."""
+UPRIGHT = Variant("both", "discriminant", 3, background=True)
+CHOSEN = replace(UPRIGHT, turned="crops")
+"""The best of the first table at every k: what a line of many unlike classes at any angle should write."""
 VARIANTS = (
     PAPER,
-    replace(PAPER, fit="pad"),
-    replace(PAPER, fit="both"),
-    replace(PAPER, neighbours=3),
-    replace(PAPER, space="centred"),
     DEFAULT,
-    replace(DEFAULT, fit="both"),
-    replace(DEFAULT, fit="both", space="discriminant"),
-    replace(CHOSEN, space="whitened"),
+    replace(DEFAULT, turned="templates"),
+    replace(DEFAULT, turned="crops"),
+    replace(UPRIGHT, background=False),
+    replace(UPRIGHT, space="whitened"),
+    replace(UPRIGHT, fit="pad"),
+    replace(UPRIGHT, fit="pad", turned="templates"),
+    replace(UPRIGHT, fit="pad", turned="crops"),
+    UPRIGHT,
+    replace(UPRIGHT, turned="templates"),
     CHOSEN,
 )
+TURNS = range(4)
 
 
 PROBES = (PAPER, replace(PAPER, fit="both"), replace(PAPER, fit="both", neighbours=3))
@@ -108,12 +134,15 @@ def main() -> None:
     cells["probe"] = [
         measure(variant, 0, draws(train, val, 10**6, count), routed=False) for variant in PROBES
     ]
-    text = report(cells, count)
+    alone = {one.name: borders(one, folds(train, 1, count)) for one in (DEFAULT, CHOSEN)}
+    text = report(cells, alone, count)
     print(text)
     results = ROOT / "docs" / "results"
     results.mkdir(parents=True, exist_ok=True)
     (results / "tools_quality.md").write_text(text)
-    (results / "tools_quality.json").write_text(json.dumps({"machine": describe(), **cells}, indent=1) + "\n")
+    (results / "tools_quality.json").write_text(
+        json.dumps({"machine": describe(), **cells, "one_template": alone}, indent=1) + "\n"
+    )
 
 
 class Draw(NamedTuple):
@@ -159,20 +188,47 @@ def measure(variant: Variant, k: int, drawn: Iterator[Draw], *, routed: bool = T
     Returns:
         Means: `accuracy` (nearest class of the crops of known classes) and `macro` (mean over classes),
         `auroc` (known against unknown by similarity), `accepted`, `review`, `ng` (shares of all crops),
-        `accepted_accuracy` (of the accepted crops, those of a known class with its label).
+        `lost` (share of the crops of known classes that are NG), `accepted_accuracy` (of the accepted crops,
+        those of a known class with its label). And `accuracy` and `auroc` of each draw.
     """
     rows = [score(variant, item, routed) for item in drawn]
     names = rows[0].keys()
-    means = {name: float(np.nanmean([row[name] for row in rows])) for name in names}
-    spread = {f"{name}_sd": float(np.nanstd([row[name] for row in rows])) for name in ("accuracy", "auroc")}
+    means = {name: mean([row[name] for row in rows]) for name in names}
+    each = {f"{name}_draws": [round(row[name], 4) for row in rows] for name in ("accuracy", "auroc")}
     print(
         variant.name, k, {name: round(value, 3) for name, value in means.items()}, file=sys.stderr, flush=True
     )
-    return {"variant": variant.name, **asdict(variant), "k": k, **means, **spread}
+    return {"variant": variant.name, **asdict(variant), "k": k, **means, **each}
 
 
-def score(variant: Variant, item: Draw, routed: bool) -> dict[str, float]:
-    embeddings = item.templates.views[variant.fit]
+def borders(variant: Variant, drawn: Iterator[Draw]) -> dict[str, tuple[float, float]]:
+    """One template a class: what goes to people, by how much less than the wrong matches is NG.
+
+    Returns:
+        For the least, the median and the greatest wrong match among the templates as the border: the share of
+        all crops that is above it, and the share of the crops of known classes that is not.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for item in drawn:
+        bank, _ = bank_of(variant, item)
+        _, wrong = evidence(bank)
+        similarity = match(item.crops.views[variant.view], bank).similarity
+        known = np.isin(item.crops.labels, item.known)
+        for name, border in (("least", wrong.min()), ("median", np.median(wrong)), ("greatest", wrong.max())):
+            above = similarity >= border
+            found.setdefault(name, []).append((float(above.mean()), float((~above)[known].mean())))
+    return {name: (mean([a for a, _ in rows]), mean([b for _, b in rows])) for name, rows in found.items()}
+
+
+def mean(values: list[float]) -> float:
+    """The mean of what is a number; NaN where nothing is."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def bank_of(variant: Variant, item: Draw) -> tuple[TemplateBank, MatchingConfig]:
+    """Templates and background of a draw, as labelmill would hold them."""
+    embeddings = item.templates.views[variant.view]
     owners = np.searchsorted(item.known, item.templates.labels[item.rows])
     rows = item.rows
     if variant.background:
@@ -180,8 +236,14 @@ def score(variant: Variant, item: Draw, routed: bool) -> dict[str, float]:
         owners = np.concatenate([owners, np.full(len(item.background), BACKGROUND_OWNER)])
     config = MatchingConfig(space=variant.space, neighbours=variant.neighbours)
     names = tuple(str(number) for number in item.known)
-    bank = make_bank(names, embeddings[rows], owners.astype(np.int64), config)
-    matches = match(item.crops.views[variant.fit], bank)
+    turns = TURNS[1:] if variant.turned == "templates" else ()
+    turned = [item.templates.views[f"{variant.fit} {turn}"][item.rows] for turn in turns]
+    return make_bank(names, embeddings[rows], owners.astype(np.int64), config, turned), config
+
+
+def score(variant: Variant, item: Draw, routed: bool) -> dict[str, float]:
+    bank, config = bank_of(variant, item)
+    matches = match(item.crops.views[variant.view], bank)
     truth = item.crops.labels
     known = np.isin(truth, item.known)
     right = item.known[matches.nearest] == truth
@@ -191,10 +253,11 @@ def score(variant: Variant, item: Draw, routed: bool) -> dict[str, float]:
         "auroc": auroc(matches.similarity, known),
     }
     if routed:
-        routes = route(matches, names, suggest_lambda(bank), config)
+        routes = route(matches, bank.classes, suggest_lambda(bank), config, suggest_review_floor(bank))
         where = np.array(routes.routes)
         accepted = where == "accepted"
         found |= {name: float((where == name).mean()) for name in ("accepted", "review", "ng")}
+        found["lost"] = float((where == "ng")[known].mean())
         found["accepted_accuracy"] = float(right[accepted].mean()) if accepted.any() else float("nan")
     return found
 
@@ -215,12 +278,25 @@ def embedded(data: Path, split: str) -> Crops:
         crops.append(image)
         labels.append(number)
         images.append(name)
-    views = {fit: embeddings(crops, split, fit) for fit in ("squash", "pad")}
-    views["both"] = (unit_rows(views["squash"]) + unit_rows(views["pad"])) / np.float32(2)
+    views = {
+        f"{fit} {turn}": unit_rows(embeddings(crops, split, fit, turn))
+        for fit in ("squash", "pad")
+        for turn in TURNS
+    }
+    views |= {f"both {turn}": average(views[f"squash {turn}"], views[f"pad {turn}"]) for turn in TURNS}
+    for fit in ("squash", "pad", "both"):
+        views[fit] = views[f"{fit} 0"]
+        views[f"{fit} turned"] = average(*(views[f"{fit} {turn}"] for turn in TURNS))
     return Crops(views, np.array(labels), np.array(images))
 
 
-def embeddings(crops: list[Image], split: str, fit: str) -> npt.NDArray[np.float32]:
+def average(*views: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The mean direction of unit rows, as an encoder takes it."""
+    rows: npt.NDArray[np.float32] = np.mean(views, axis=0).astype(np.float32)
+    return rows
+
+
+def embeddings(crops: list[Image], split: str, fit: str, turn: int) -> npt.NDArray[np.float32]:
     from labelmill.annotators.encoders.timm import Timm, TimmConfig
 
     weights = Path(os.environ["LABELMILL_DATA"]).parent / "weights" / "mobilenet_v2_imagenet.safetensors"
@@ -237,9 +313,9 @@ def embeddings(crops: list[Image], split: str, fit: str) -> npt.NDArray[np.float
     )
     settings = json.dumps(encoder.config.key_fields(), sort_keys=True)
     key = digest_text(str(Timm.version), split, settings, str(len(crops)), hex_digits=12)
-    kept = ROOT / "artifacts" / "tools_quality" / f"{split}-{fit}-{key}.npy"
+    kept = ROOT / "artifacts" / "tools_quality" / f"{split}-{fit}-{turn}-{key}.npy"
     if not kept.exists():
-        found = encoder.encode(crops)
+        found = encoder.encode([np.rot90(crop, turn) for crop in crops])
         kept.parent.mkdir(parents=True, exist_ok=True)
         np.save(kept, found)
     rows: npt.NDArray[np.float32] = np.load(kept)
@@ -268,27 +344,86 @@ def verdict(cells: dict[str, list[dict[str, Any]]]) -> list[str]:
     lines = [
         f"## Against a probe's {PROBE['accuracy']:.2f} accuracy and {PROBE['auroc']:.2f} AUROC, on val",
         "",
-        "| k | accuracy, known crops | of accepted | AUROC, NG | accepted | review | NG | beats it |",
-        "|---|---|---|---|---|---|---|---|",
+        "| k | accuracy, known crops | of accepted | AUROC, NG | accepted | review | NG | lost | beats it |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for cell in (cell for cell in cells["val"] if cell["variant"] == CHOSEN.name):
         beats = [cell[name] > least for name, least in PROBE.items()]
         word = "in both" if all(beats) else "in neither" if not any(beats) else "in one"
-        shares = " | ".join(f"{cell[name]:.2f}" for name in ("accepted", "review", "ng"))
-        found = " | ".join(f"{cell[name]:.3f}" for name in ("accuracy", "accepted_accuracy", "auroc"))
+        shares = " | ".join(f"{cell[name]:.2f}" for name in ("accepted", "review", "ng", "lost"))
+        found = (
+            f"{with_error(cell['accuracy_draws'])} | {cell['accepted_accuracy']:.3f} | "
+            f"{with_error(cell['auroc_draws'])}"
+        )
         lines.append(f"| {cell['k']} | {found} | {shares} | {word} |")
     return [*lines, "", *EXPLANATION, ""]
 
 
+def with_error(values: list[float] | npt.NDArray[np.float64], sign: str = "") -> str:
+    """A mean over draws and its standard error."""
+    return f"{np.mean(values):{sign}.3f} ± {np.std(values, ddof=1) / np.sqrt(len(values)):.3f}"
+
+
+def gains(cells: list[dict[str, Any]]) -> list[str]:
+    """What turning gives, paired draw by draw."""
+    lines = [
+        *GAINS,
+        "",
+        "| variant | passes | " + " | ".join(f"k = {k}" for k in SIZES) + " |",
+        "|---|---|" + "---|" * len(SIZES),
+    ]
+    by_name = {(cell["variant"], cell["k"]): cell for cell in cells}
+    for variant in (variant for variant in VARIANTS if variant.turned):
+        shown = []
+        for k in SIZES:
+            pair = [by_name[one.name, k] for one in (variant, replace(variant, turned=""))]
+            shown.append(
+                " / ".join(
+                    with_error(np.subtract(*(cell[name] for cell in pair)), "+")
+                    for name in ("accuracy_draws", "auroc_draws")
+                )
+            )
+        lines.append(f"| {variant.name} | {variant.passes} | " + " | ".join(shown) + " |")
+    return [*lines, ""]
+
+
+def doubt(found: dict[str, dict[str, tuple[float, float]]]) -> list[str]:
+    """The table of `borders`."""
+    lines = [
+        *DOUBT,
+        "",
+        "| variant | least | median | greatest |",
+        "|---|---|---|---|",
+    ]
+    for name, shares in found.items():
+        lines.append(f"| {name} | " + " | ".join(f"{a:.2f}, {b:.2f}" for a, b in shares.values()) + " |")
+    return [*lines, ""]
+
+
 EXPLANATION = """\
-The probe had every training crop of a class as a template, from 4 to 873; the last table says what that gives
-here. What limits 1 and 5 is the number of templates: accuracy rises with it in every variant, and 20 in the
-chosen space are not yet as good as all of them. With one template a class nothing says where right matches
-lie, so that λ is put where next to nothing is accepted, and nothing goes to people: λ has to be set or
-calibrated there, or NG examples given. `labelmill check` says so.""".splitlines()
+± is the standard error over the draws, which share images. Lost: crops of known classes that are NG, so that
+nobody sees them. The probe had every training crop of a class as a template, from 4 to 873; the last table
+says what that gives here. What limits 1 and 5 is the number of templates: accuracy rises with it in every
+variant. With one template a class nothing says where right matches lie, so that next to nothing is accepted;
+what is as similar to a class as the least of the templates is to its nearest other class goes to people.
+`labelmill check` says so.""".splitlines()
 
 
-def report(cells: dict[str, list[dict[str, Any]]], count: int) -> str:
+GAINS = """\
+What turning gives: the difference to the same variant upright, draw by draw, in accuracy / AUROC. `templates:
+turned` compares a crop with each template at four quarter turns; `encoder: turned` (turned crops) embeds
+crops, templates and background at all four. Passes: how often a crop goes through the network.\
+""".splitlines()
+
+DOUBT = """\
+One template a class, and what goes to people: the share of all crops that does, and the share of the crops of
+known classes that does not and so is NG, where the border is the least, the median or the greatest similarity
+of a template to the nearest other class. labelmill takes the least.""".splitlines()
+
+
+def report(
+    cells: dict[str, list[dict[str, Any]]], alone: dict[str, dict[str, tuple[float, float]]], count: int
+) -> str:
     """Both tables as Markdown."""
     lines = ["# Matching tool crops", "", describe(), "", (__doc__ or "").partition("\n\n")[2].strip(), ""]
     lines += [
@@ -312,7 +447,7 @@ def report(cells: dict[str, list[dict[str, Any]]], count: int) -> str:
             lines.append(f"| {variant.name} | " + " | ".join(shown) + " |")
         lines += [
             "",
-            "As routed, with λ from the templates: right of accepted (share accepted / review / NG).",
+            "As routed, with λ from the templates: right of accepted (share accepted / review / NG; lost).",
             "",
             "| variant | " + " | ".join(f"k = {k}" for k in SIZES) + " |",
             "|---|" + "---|" * len(SIZES),
@@ -320,11 +455,14 @@ def report(cells: dict[str, list[dict[str, Any]]], count: int) -> str:
         for variant in VARIANTS:
             row = [cell for cell in cells[name] if cell["variant"] == variant.name]
             shown = [
-                f"{c['accepted_accuracy']:.3f} ({c['accepted']:.2f} / {c['review']:.2f} / {c['ng']:.2f})"
+                f"{c['accepted_accuracy']:.3f} ({c['accepted']:.2f} / {c['review']:.2f} / {c['ng']:.2f}; "
+                f"{c['lost']:.2f})"
                 for c in row
             ]
             lines.append(f"| {variant.name} | " + " | ".join(shown) + " |")
         lines.append("")
+        if name == "train":
+            lines += gains(cells["train"]) + doubt(alone)
     lines += [
         "## Every train crop of a known class as a template (a nearest-neighbour probe), on val",
         "",

@@ -234,6 +234,21 @@ def test_check_says_what_templates_are_too_few_for(place: Path, call: Call) -> N
         assert "got one class" in done.out + done.err
 
 
+def test_check_says_what_turning_costs(place: Path, call: Call) -> None:
+    pytest.importorskip("timm")
+    from labelmill.annotators.encoders.timm import Timm
+
+    assert "at four quarter turns" not in call("check", "line.yaml").out
+    edit(place, templates={"folder": "templates", "turned": True})
+    said = call("check", "line.yaml").out
+    assert "each at four quarter turns" in said
+    assert "passes" not in said
+    edit(place, encoder={"kind": "timm", "weights": "none", "fit": "both", "turned": True})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Timm, "dim", 7)
+        assert "7 values a crop, 8 passes a crop" in call("check", "line.yaml").out
+
+
 def test_check_leaves_sources_and_weights_as_they_are(place: Path, call: Call) -> None:
     before = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
     call("check", "line.yaml")

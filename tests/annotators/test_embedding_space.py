@@ -136,6 +136,34 @@ def test_a_background_lowers_what_resembles_everything() -> None:
     np.testing.assert_allclose(matches.similarity, expected, atol=1e-5)
 
 
+def test_a_template_is_as_similar_as_its_nearest_turn() -> None:
+    rows, turned = np.array([[1.0, 0, 0], [0, 1, 0]]), np.array([[0, 0, 1.0], [0.6, 0, 0.8]])
+    config = MatchingConfig(space="raw", neighbours=1)
+    bank = make_bank(("a", "b"), rows, owners(0, 1), config, [turned])
+    matches = match(np.array([[0, 0, 1.0], [0, 1, 0], [1, 0, 0]]), bank)
+    assert matches.nearest.tolist() == [0, 1, 0]
+    np.testing.assert_allclose(matches.similarity, [1, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(matches.margin, [0.2, 1, 0.4], atol=1e-6)
+    # As a crop a template stands upright, and its own turns show no right match.
+    assert bank.held_out is not None
+    np.testing.assert_allclose(bank.held_out, [[-np.inf, 0.6], [0, -np.inf]], atol=1e-6)
+    assert suggest_lambda(bank) == pytest.approx((1 + 0.6) / 2)
+
+
+def test_turned_templates_of_any_space() -> None:
+    rows, numbers = blobs(0, 6)
+    plain, _ = blobs(2, 6)
+    for kind in KINDS:
+        config = MatchingConfig(space=kind)
+        bank = make_bank(("a", "b", "c"), rows, numbers, config, [plain, rows])
+        assert bank.held_out is not None
+        assert bank.held_out.shape == (18, 18)
+        assert len(bank.turned) == 2
+        same = make_bank(("a", "b", "c"), rows, numbers, MatchingConfig(space="raw"), [rows])
+        alone = make_bank(("a", "b", "c"), rows, numbers, MatchingConfig(space="raw"))
+        np.testing.assert_array_equal(match(plain, same).similarity, match(plain, alone).similarity)
+
+
 def blobs(seed: int, per_class: int) -> tuple[np.ndarray, np.ndarray]:
     """Three classes in 40 dimensions; a shared nuisance direction drowns what tells them apart."""
     rng = np.random.default_rng(seed)
@@ -172,6 +200,14 @@ def test_lambda_expects_crops_and_not_templates() -> None:
     real = np.where(truth[:, None] == numbers[None, :], similarity, -np.inf).max(1).mean()
     assert abs(honest - real) < abs(fitted - real)
     assert -1 <= suggest_lambda(bank) <= 1
+
+
+@pytest.mark.parametrize("kind", ["centred", "discriminant"])
+def test_held_out_similarity_of_one_template_a_class_is_centred_too(kind: Kind) -> None:
+    rows = 0.3 * np.eye(8) + 1  # alike but for a little
+    apart = ~np.eye(8, dtype=bool)
+    assert held_out_similarity(rows, np.arange(8), "raw")[apart].min() > 0.9
+    assert held_out_similarity(rows, np.arange(8), kind)[apart].max() < 0.1
 
 
 @pytest.mark.parametrize("kind", KINDS)

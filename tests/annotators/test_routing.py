@@ -17,6 +17,7 @@ def routed(
     lambda_: float = 0.5,
     least: float = 0.25,
     band: float = 0.125,
+    floor: float | None = None,
 ) -> tuple[str, str, str]:
     matches = Matches(
         nearest=np.array([0]),
@@ -26,7 +27,7 @@ def routed(
         ng_similarity=np.array([NAN], np.float32),
     )
     config = MatchingConfig(margin=least, review_band=band)
-    result: Routed = route(matches, ("left", "right"), lambda_, config)
+    result: Routed = route(matches, ("left", "right"), lambda_, config, floor)
     return result.labels[0], result.routes[0], result.reasons[0]
 
 
@@ -61,6 +62,29 @@ def test_without_margin_and_band_nobody_is_asked() -> None:
     assert routed(0.75, 0.0, 1, least=0, band=0)[:2] == ("left", "accepted")
     assert routed(0.4999, 0.5, 1, least=0, band=0)[:2] == ("NG", "ng")
     assert routed(0.75, -0.001, -1, least=0, band=0)[:2] == ("NG", "ng")
+
+
+@pytest.mark.parametrize(
+    ("similarity", "margin", "runner_up", "route"),
+    [
+        (0.25, 0.5, 1, "review"),
+        (0.1875, 0.5, 1, "ng"),
+        (0.25, 0.0, 1, "review"),
+        (0.25, -0.125, -1, "review"),  # an NG template is nearer, by less than the margin
+        (0.25, -0.25, -1, "ng"),
+        (0.25, NAN, -2, "review"),
+        (NAN, NAN, 1, "ng"),
+        (0.75, 0.5, 1, "accepted"),  # above λ nothing changes
+        (0.75, -0.25, -1, "ng"),
+    ],
+)
+def test_below_a_lambda_that_nothing_supports(
+    similarity: float, margin: float, runner_up: int, route: str
+) -> None:
+    label, found, reason = routed(similarity, margin, runner_up, floor=0.25)
+    assert found == route
+    if found == "review":
+        assert (label, reason) == ("NG", "similarity 0.250 < λ 0.500, a λ from too few templates")
 
 
 @pytest.mark.parametrize(("lambda_", "label"), [(-1.0, "left"), (1.0, "NG")])

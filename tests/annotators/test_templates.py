@@ -21,6 +21,7 @@ from labelmill.annotators.templates import (
     find_templates,
     read_templates,
     suggest_lambda,
+    suggest_review_floor,
 )
 from labelmill.errors import TemplateError
 
@@ -118,6 +119,27 @@ def cos(degrees: float) -> float:
 def test_lambda_from_templates(owners: list[int], degrees: list[float], expected: float) -> None:
     classes = max(owners) + 1
     assert suggest_lambda(on_circle(owners, degrees, classes)) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("owners", "degrees", "expected"),
+    [
+        ([0, 1], [0, 60], cos(60)),
+        # The least of what each template is to the nearest other class: cos 60, cos 40 and cos 40.
+        ([0, 1, 2], [0, 60, 100], cos(60)),
+        # With NG templates they alone are wrong.
+        ([0, 1, -1, -1], [0, 20, 60, 110], cos(90)),
+        # Nothing is known to be wrong: nothing is NG.
+        ([0], [0], -1),
+        # Two templates of one class show what is right.
+        ([0, 0, 1], [0, 10, 90], None),
+    ],
+)
+def test_what_goes_to_people_when_nothing_shows_a_right_match(
+    owners: list[int], degrees: list[float], expected: float | None
+) -> None:
+    found = suggest_review_floor(on_circle(owners, degrees, max(owners) + 1))
+    assert found == (None if expected is None else pytest.approx(expected, abs=1e-6))
 
 
 @given(

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from labelmill.annotators.encoders.timm import Timm, TimmConfig  # noqa: E402
 from labelmill.annotators.model_store import Manifest, folder_of  # noqa: E402
+from labelmill.annotators.similarity import unit_rows  # noqa: E402
 from labelmill.annotators.types import Encoder, Image  # noqa: E402
 from labelmill.errors import LineFileError, WeightsError  # noqa: E402
 
@@ -162,6 +163,7 @@ def test_the_key_holds_the_weights_and_not_the_machine(tiny: Path) -> None:
         "mean",
         "std",
         "fit",
+        "turned",
         "dtype",
     }
 
@@ -228,3 +230,20 @@ def test_pulled_weights_are_found(tiny: Path, monkeypatch: pytest.MonkeyPatch, t
     crop = np.zeros((9, 9, 3), np.uint8)
     named = TimmConfig(model="test_convnext", weights=tiny, device="cpu")
     np.testing.assert_array_equal(Timm(settings).encode([crop]), Timm(named).encode([crop]))
+
+
+def test_turned_is_the_mean_direction_of_four_quarter_turns(tiny: Path) -> None:
+    rng = np.random.default_rng(0)
+    crops = [rng.integers(0, 256, size, np.uint8) for size in ((160, 160, 3), (320, 160, 3), (80, 160, 3))]
+    sideways = [np.rot90(crop) for crop in crops]
+    settings = dict[str, Any](model="test_convnext", weights=tiny, device="cpu", batch_size=2)
+    means = []
+    for fit in ("squash", "pad"):
+        plain, turned = (Timm(TimmConfig(**settings, fit=fit, turned=turned)) for turned in (False, True))
+        views = [plain.encode([np.rot90(crop, quarters) for crop in crops]) for quarters in range(4)]
+        assert np.abs(unit_rows(views[0]) - unit_rows(views[1])).max() > 0.02
+        means.append(np.mean([unit_rows(view) for view in views], axis=0))
+        np.testing.assert_allclose(turned.encode(crops), means[-1], atol=2e-3)
+        np.testing.assert_allclose(turned.encode(sideways), means[-1], atol=2e-3)
+    found = Timm(TimmConfig(**settings, fit="both", turned=True)).encode(crops)
+    np.testing.assert_allclose(found, (means[0] + means[1]) / 2, atol=2e-3)

@@ -155,6 +155,21 @@ def test_a_line_without_templates_leaves_everything_to_people(place: Path) -> No
     assert {row["reason"] for row in rows(place, "regions", "n")} == {"no templates yet"}
 
 
+def test_one_template_a_class_sends_doubt_to_people(place: Path) -> None:
+    (place / "one" / "red").mkdir(parents=True)
+    (place / "one" / "blue").mkdir()
+    for name in ("red", "blue"):
+        first = min((place / "templates" / name).iterdir())
+        shutil.copy(first, place / "one" / name)
+    blend = tuple((a + b) // 2 for a, b in zip(RED, BLUE, strict=True))
+    sections = stills(place, a=halves((blend[0], blend[1], blend[2]), (1, 1, 1)))
+    sections |= {"templates": {"folder": "one"}, "matching": {}}
+    run(place, "o", **sections)
+    row = rows(place, "regions", "o")[0]
+    assert (row["label"], row["route"]) == ("NG", "review")
+    assert "a λ from too few templates" in row["reason"]
+
+
 def test_another_lambda_only_matches_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> Embeddings:
         raise AssertionError("nothing is to be encoded")
@@ -330,6 +345,29 @@ def test_the_same_crop_is_stored_and_encoded_once(place: Path, monkeypatch: pyte
     assert Counter(row["crop_digest"] for row in regions).most_common(1)[0][1] == 3
     assert len(list((place / "s" / "media").rglob("*.jpg"))) == 2
     assert len({row["region_id"] for row in regions}) == 4
+
+
+def test_templates_are_compared_at_every_quarter_turn(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Crops lie on their sides and on their heads; their template stands."""
+    upright = np.kron(np.array([[1, 1], [0, 1], [0, 1], [0, 1]], np.uint8), np.full((8, 16), 255, np.uint8))
+    turns: list[Image] = [np.repeat(np.rot90(upright, turn)[:, :, None], 3, axis=2) for turn in range(4)]
+    pictures: dict[str, Image] = {
+        f"p{number}": np.pad(turn, ((0, 0), (0, turn.shape[1]), (0, 0))) for number, turn in enumerate(turns)
+    }
+    sections = stills(place, **pictures)
+    save(place / "hooks" / "hook" / "1.png", turns[0])
+    save(place / "not" / "1.png", np.full((32, 32, 3), 90, np.uint8))
+    calls = counting(monkeypatch)
+    templates = {"folder": "hooks", "ng": "not"}
+    run(place, "plain", **sections, templates=templates)
+    run(place, "turned", **sections, templates=templates | {"turned": True})
+    assert calls == [4, 2, 4, 8]
+    found = {
+        name: [row["similarity"] for row in rows(place, "regions", name)] for name in ("plain", "turned")
+    }
+    assert found["plain"][0] > 0.99
+    assert max(found["plain"][1:]) < 0.9
+    assert min(found["turned"]) > 0.99
 
 
 def test_crops_that_only_look_the_same_once_stored_keep_their_own_embeddings(place: Path) -> None:

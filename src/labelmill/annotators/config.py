@@ -30,11 +30,14 @@ class TemplatesConfig(Config):
         ng: Examples of what must not fire (no good): images, in sub-folders or not. Optional.
         background: Unlabelled crops of the line, a few hundred or more: a crop then counts as similar to a
             class by how much more it resembles its templates than its neighbours among these. Optional.
+        turned: A template counts as similar to a crop as the most similar of its four quarter turns, for
+            things that lie at any angle. Costs next to nothing; an encoder's own `turned` tells more.
     """
 
     folder: FilePath
     ng: FilePath | None = None
     background: FilePath | None = None
+    turned: bool = False
 
 
 def _cosine(value: object) -> object:

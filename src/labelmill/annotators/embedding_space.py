@@ -8,13 +8,14 @@ Learning", 4.3). It is learnt from the templates alone and costs one small produ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from labelmill.annotators.similarity import Rows, cosines, unit_rows
+from labelmill.annotators.similarity import Rows, Similarity, nearest_view, unit_rows
 from labelmill.annotators.types import Embeddings
 
 Kind = Literal["raw", "centred", "whitened", "discriminant"]
@@ -96,45 +97,52 @@ def fit_space(embeddings: Rows, owners: npt.NDArray[np.int64], kind: Kind) -> Em
     if kind == "centred":
         return EmbeddingSpace(centre)
     scatter = np.concatenate([rows[owners == n] - rows[owners == n].mean(axis=0) for n in numbers])
-    _, lengths, directions = np.linalg.svd(scatter, full_matrices=False)
-    variances = lengths**2
+    # From the products of the rows: numpy's SVD of the rows themselves does not converge for every set.
+    variances, weights = np.linalg.eigh(scatter @ scatter.T)
     kept = variances > _NEGLIGIBLE * max(variances.max(initial=0.0), _NEGLIGIBLE)
     if not kept.any():
         return EmbeddingSpace(centre)
     variances = variances[kept]
+    axes = scatter.T @ weights[:, kept] / np.sqrt(variances)
     shares = 1 - 1 / np.sqrt(1 + STRENGTH * variances / variances.mean())
-    return EmbeddingSpace(centre, directions[kept].T, shares)
+    return EmbeddingSpace(centre, axes, shares)
 
 
 def held_out_similarity(
-    embeddings: Rows, owners: npt.NDArray[np.int64], kind: Kind
-) -> npt.NDArray[np.float32]:
+    embeddings: Rows, owners: npt.NDArray[np.int64], kind: Kind, turned: Sequence[Rows] = ()
+) -> Similarity:
     """How similar templates are to one another, each seen as a crop that the space was not learnt from.
 
     A space learnt from templates draws these closer together than it will draw crops; λ must be chosen from
     similarities such as crops will have. So the templates are parted into five, and each part is compared in
-    the space of the other four.
+    the space of the other four; with one template a class, each in the space of all others.
 
     Args:
         embeddings: Of the templates, shape (n, dim).
         owners: Class index of each; negative for NG.
         kind: Which space.
+        turned: The same templates, turned; each of the shape of `embeddings`.
 
     Returns:
         Shape (n, n), row i for template i as a crop; -inf on the diagonal.
     """
+    views = [np.asarray(view) for view in (embeddings, *turned)]
     if kind == "raw":
-        rows = unit_rows(embeddings)
-        similarity = cosines(rows, rows)
+        similarity = nearest_view(unit_rows(embeddings), [unit_rows(view) for view in views])
         np.fill_diagonal(similarity, -np.inf)
         return similarity
     similarity = np.empty((len(owners), len(owners)), np.float32)
     place = np.array([np.count_nonzero(owners[:row] == owner) for row, owner in enumerate(owners)], np.int64)
-    part = np.where(owners >= 0, place % _FOLDS, _FOLDS)  # NG templates teach no space: any will do for them
+    if not place[owners >= 0].any():  # one a class: a part of all classes would leave none to learn from
+        place = np.arange(len(owners))
+    else:
+        place %= _FOLDS
+    part = np.where(owners >= 0, place, -1)  # NG templates teach no space: any will do for them
     for number in np.unique(part).tolist():
         learners = part != number
-        space = fit_space(np.asarray(embeddings)[learners], owners[learners], kind)
-        rows = space.transform(embeddings)
-        similarity[part == number] = cosines(rows[part == number], rows)
+        own = np.tile(owners[learners], len(views))
+        space = fit_space(np.concatenate([view[learners] for view in views]), own, kind)
+        rows = space.transform(views[0][part == number])
+        similarity[part == number] = nearest_view(rows, [space.transform(view) for view in views])
     np.fill_diagonal(similarity, -np.inf)
     return similarity

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from labelmill.annotators.similarity import background_similarity, class_similarity, cosines
+from labelmill.annotators.similarity import class_similarity
 from labelmill.annotators.templates import TemplateBank
 
-VERSION = 2
+VERSION = 3
 """Part of every match shard's key: raise it when the same input gives other labels or routes."""
 
 FloatVector = npt.NDArray[np.float32]
@@ -48,8 +48,7 @@ def match(embeddings: npt.NDArray[np.floating], bank: TemplateBank) -> Matches:
         bank: The templates.
     """
     crops = bank.space.transform(embeddings)
-    similarity = cosines(crops, bank.embeddings)
-    similarity -= background_similarity(crops, bank.background)[:, None]
+    similarity = bank.similarity(crops)
     count = len(similarity)
     per_class = class_similarity(similarity, bank.owners, len(bank.classes), bank.neighbours)
     per_class = np.clip(per_class, -1, 1)

@@ -27,7 +27,13 @@ class Routed:
     reasons: list[str]
 
 
-def route(matches: Matches, classes: tuple[str, ...], lambda_: float, config: MatchingConfig) -> Routed:
+def route(
+    matches: Matches,
+    classes: tuple[str, ...],
+    lambda_: float,
+    config: MatchingConfig,
+    review_floor: float | None = None,
+) -> Routed:
     """Label and route regions.
 
     The label follows LRIAR, eq. 3: the nearest class if its similarity is at least λ, else NG; a nearer NG
@@ -38,6 +44,8 @@ def route(matches: Matches, classes: tuple[str, ...], lambda_: float, config: Ma
         classes: Class names.
         lambda_: λ, resolved.
         config: The least margin and the width of the review band.
+        review_floor: From this similarity up to λ, too, crops go to people unless an NG template is nearer by
+            the margin: the templates do not say where λ should be.
     """
     labels: list[str] = []
     routes: list[str] = []
@@ -54,8 +62,10 @@ def route(matches: Matches, classes: tuple[str, ...], lambda_: float, config: Ma
         if not similarity >= lambda_:  # also where the similarity is no number
             label = NG
             near = similarity >= lambda_ - config.review_band
-            chosen = REVIEW if near else NG_ROUTE
-            reason = f"similarity {similarity:.3f} < λ {lambda_:.3f}" + (", within the band" if near else "")
+            unsure = review_floor is not None and similarity >= review_floor and not margin <= -config.margin
+            chosen = REVIEW if near or unsure else NG_ROUTE
+            note = ", within the band" if near else ", a λ from too few templates" if unsure else ""
+            reason = f"similarity {similarity:.3f} < λ {lambda_:.3f}{note}"
         elif margin < 0:
             label = NG
             near = margin > -config.margin

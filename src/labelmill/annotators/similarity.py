@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -40,6 +42,20 @@ def cosines(left: Rows, right: Rows) -> Similarity:
     In double precision, so that the last bits of a sum, which follow the number of threads, do not show.
     """
     return (left.astype(np.float64) @ right.T.astype(np.float64)).astype(np.float32)
+
+
+def nearest_view(rows: Rows, views: Sequence[Rows]) -> Similarity:
+    """Similarity to each template: that to the most similar of its views.
+
+    Args:
+        rows: Unit rows, shape (n, dim).
+        views: The templates as they are, turned, ...: unit rows, each of shape (templates, dim).
+
+    Returns:
+        Shape (n, templates).
+    """
+    found: Similarity = np.maximum.reduce([cosines(rows, view) for view in views])
+    return found
 
 
 def class_similarity(

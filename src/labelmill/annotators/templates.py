@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,13 @@ import numpy.typing as npt
 
 from labelmill.annotators.config import MatchingConfig, TemplatesConfig
 from labelmill.annotators.embedding_space import EmbeddingSpace, fit_space, held_out_similarity
-from labelmill.annotators.similarity import Rows, Similarity, background_similarity, class_similarity, cosines
+from labelmill.annotators.similarity import (
+    Rows,
+    Similarity,
+    background_similarity,
+    class_similarity,
+    nearest_view,
+)
 from labelmill.annotators.types import Embeddings
 from labelmill.errors import TemplateError
 from labelmill.images import Image, list_images, read_image
@@ -136,6 +143,8 @@ class TemplateBank:
         space: Where crops are brought first.
         neighbours: How many templates of a class its similarity is averaged over.
         background: Unit rows of unlabelled crops in `space`; None for none.
+        turned: The templates turned, each of the shape of `embeddings`: a crop is as similar to a template as
+            to the most similar of its views.
         held_out: Similarity of the templates to one another as crops would have it, shape
             (templates, templates), -inf on the diagonal; None where `embeddings` say it.
     """
@@ -146,6 +155,7 @@ class TemplateBank:
     space: EmbeddingSpace = field(default_factory=EmbeddingSpace)
     neighbours: int = 1
     background: Embeddings | None = None
+    turned: tuple[Embeddings, ...] = ()
     held_out: Similarity | None = None
 
     def __post_init__(self) -> None:
@@ -159,9 +169,22 @@ class TemplateBank:
         """Whether there are NG templates."""
         return bool((self.owners < 0).any())
 
+    def similarity(self, rows: Rows) -> Similarity:
+        """Similarity of unit rows in `space` to each template, less that to the background.
+
+        Returns:
+            Shape (n, templates).
+        """
+        found = nearest_view(rows, (self.embeddings, *self.turned))
+        return found - background_similarity(rows, self.background)[:, None]
+
 
 def make_bank(
-    classes: tuple[str, ...], embeddings: Rows, owners: npt.NDArray[np.int64], config: MatchingConfig
+    classes: tuple[str, ...],
+    embeddings: Rows,
+    owners: npt.NDArray[np.int64],
+    config: MatchingConfig,
+    turned: Sequence[Rows] = (),
 ) -> TemplateBank:
     """Learn the space and bring the templates there.
 
@@ -170,10 +193,11 @@ def make_bank(
         embeddings: As the encoder gave them, shape (n, dim).
         owners: Class index of each; -1 for NG, -2 for the background.
         config: Which space, and how many neighbours.
+        turned: The templates turned, classes and NG without the background, each of shape (templates, dim).
     """
     templates = owners != BACKGROUND_OWNER
     raw, own = np.asarray(embeddings)[templates], owners[templates]
-    space = fit_space(raw, own, config.space)
+    space = fit_space(np.concatenate([raw, *turned]), np.tile(own, 1 + len(turned)), config.space)
     background = None if templates.all() else space.transform(np.asarray(embeddings)[~templates])
     return TemplateBank(
         classes,
@@ -182,37 +206,22 @@ def make_bank(
         space,
         config.neighbours,
         background,
-        held_out_similarity(raw, own, config.space),
+        tuple(space.transform(view) for view in turned),
+        held_out_similarity(raw, own, config.space, turned),
     )
 
 
 def suggest_lambda(bank: TemplateBank) -> float:
     """Choose λ from the templates themselves.
 
-    A template's similarity to the nearest other template of its class is what a right match looks like; an NG
-    template's to the nearest class template is what a wrong one looks like. Without NG templates, each class
-    plays NG to the others. λ is the threshold with the highest balanced accuracy between the two, in the
-    middle of the widest gap that reaches it. It is a start: `labelmill calibrate` puts a guarantee on it.
+    λ is the threshold with the highest balanced accuracy between right matches and wrong ones, as `evidence`
+    finds them among the templates, in the middle of the widest gap that reaches it. It is a start:
+    `labelmill calibrate` puts a guarantee on it.
 
     Returns:
         λ, from -1 to 1.
     """
-    if len(bank.embeddings) == 0:
-        return LAMBDA_WITHOUT_EVIDENCE
-    similarity = bank.held_out
-    if similarity is None:
-        similarity = cosines(bank.embeddings, bank.embeddings)
-        np.fill_diagonal(similarity, -np.inf)
-    similarity = similarity - background_similarity(bank.embeddings, bank.background)[:, None]
-    owners = bank.owners
-    per_class = class_similarity(similarity, owners, len(bank.classes), bank.neighbours)
-    rows = np.flatnonzero(owners >= 0)
-    right = per_class[rows, owners[rows]]
-    right = right[np.isfinite(right)]
-    per_class[rows, owners[rows]] = -np.inf
-    rows = np.flatnonzero(owners < 0) if bank.has_ng else rows
-    wrong = per_class[rows].max(axis=1, initial=-np.inf)
-    wrong = wrong[np.isfinite(wrong)]
+    right, wrong = evidence(bank)
     if len(right) == 0 and len(wrong) == 0:
         return LAMBDA_WITHOUT_EVIDENCE
     if len(right) == 0:
@@ -227,3 +236,41 @@ def suggest_lambda(bank: TemplateBank) -> float:
     ) / 2
     gaps = np.where(accuracy >= accuracy.max() - 1e-9, np.diff(edges), -1.0)
     return float(np.clip(cuts[int(gaps.argmax())], -1, 1))
+
+
+def suggest_review_floor(bank: TemplateBank) -> float | None:
+    """Choose what goes to people where no class has two templates, so that nothing shows a right match.
+
+    λ then accepts next to nothing, and to call the rest NG would lose most right matches without a word. Only
+    what is less similar to every class than all wrong matches among the templates are is NG.
+
+    Returns:
+        The least similarity that goes to people; None where the templates show right matches, and `matching:
+        review_band` serves.
+    """
+    right, wrong = evidence(bank)
+    return None if len(right) else float(wrong.min()) if len(wrong) else -1.0
+
+
+def evidence(bank: TemplateBank) -> tuple[Similarity, Similarity]:
+    """What right and wrong matches look like, by the templates.
+
+    A template's similarity to the nearest others of its class is a right match; an NG template's to the
+    nearest class is a wrong one. Without NG templates, each class plays NG to the others.
+
+    Returns:
+        Similarities of right and of wrong matches; empty where there is nothing to measure.
+    """
+    similarity = bank.held_out
+    if similarity is None:
+        similarity = nearest_view(bank.embeddings, (bank.embeddings, *bank.turned))
+        np.fill_diagonal(similarity, -np.inf)
+    similarity = similarity - background_similarity(bank.embeddings, bank.background)[:, None]
+    owners = bank.owners
+    per_class = class_similarity(similarity, owners, len(bank.classes), bank.neighbours)
+    rows = np.flatnonzero(owners >= 0)
+    right = per_class[rows, owners[rows]]
+    per_class[rows, owners[rows]] = -np.inf
+    rows = np.flatnonzero(owners < 0) if bank.has_ng else rows
+    wrong = per_class[rows].max(axis=1, initial=-np.inf)
+    return right[np.isfinite(right)], wrong[np.isfinite(wrong)]

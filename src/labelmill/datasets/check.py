@@ -65,12 +65,15 @@ def _templates(config: AnnotationConfig) -> str:
     counts = {name: files.owners.count(number) for number, name in enumerate(files.classes)}
     listing = ", ".join(f"{name} {count}" for name, count in counts.items())
     text = f"{listing}; NG examples {files.owners.count(NG_OWNER)}"
+    if config.templates is not None and config.templates.turned:
+        text += "; each at four quarter turns"
     if background := files.owners.count(BACKGROUND_OWNER):
         text += f"; background {background}"
         if background < _FEW_UNLABELLED:
             text += " (a few hundred tell more)"
     if config.matching.lambda_ == "auto" and max(counts.values()) == 1:
-        text += "; no class has two, so that λ is a guess: add some, or write `matching: lambda`"
+        text += "; no class has two, so that λ is a guess and most goes to people: "
+        text += "add some, or write `matching: lambda`"
     return text
 
 
@@ -97,7 +100,10 @@ def _proposer(config: AnnotationConfig) -> str:
 def _encoder(config: AnnotationConfig) -> str:
     encoder = ENCODERS.make(config.encoder)
     # Asked for its length, a model that loads when first needed shows whether it does.
-    return f"{_maker(encoder)}, {encoder.dim} values a crop"
+    text = f"{_maker(encoder)}, {encoder.dim} values a crop"
+    passes = 2 if getattr(config.encoder, "fit", "") == "both" else 1
+    passes *= 4 if getattr(config.encoder, "turned", False) else 1
+    return text if passes == 1 else f"{text}, {passes} passes a crop"
 
 
 def _workspace(workspace: Workspace) -> str:

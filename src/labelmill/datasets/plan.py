@@ -93,6 +93,7 @@ def make_plan(config: AnnotationConfig, catalogue: Catalogue) -> Plan:
         classes=templates.classes,
         owners=templates.owners,
         images=[_template_digest(path, catalogue) for path in templates.paths],
+        turned=config.templates is not None and config.templates.turned,
         encoder=encoder,
     )
     before, after = config.proposer.reach()

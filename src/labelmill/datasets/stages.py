@@ -20,7 +20,7 @@ from labelmill.annotators.routing import route
 from labelmill.annotators.templates import TemplateBank
 from labelmill.annotators.types import Frame
 from labelmill.datasets import tables
-from labelmill.datasets.bank import Makers, load_bank, resolve_lambda
+from labelmill.datasets.bank import Makers, load_bank, resolve_lambda, resolve_review_floor
 from labelmill.datasets.collectors import Crops, Proposal, Regions, Selected, known_proposals, rounded
 from labelmill.datasets.config import AnnotationConfig
 from labelmill.datasets.media import MediaStore
@@ -215,7 +215,8 @@ def _match_table(encoded: pa.Table, bank: TemplateBank, config: AnnotationConfig
     if not bank.classes:
         return _unmatched(encoded)
     matches = match(embeddings_of(encoded), bank)
-    routed = route(matches, bank.classes, resolve_lambda(config, bank), config.matching)
+    floor = resolve_review_floor(config, bank)
+    routed = route(matches, bank.classes, resolve_lambda(config, bank), config.matching, floor)
     names = [*bank.classes, "", tables.NG]  # indices -2 and -1 of a runner-up end there
     return table_of(
         {

@@ -27,12 +27,15 @@ class BackboneConfig(MakerConfig):
     Attributes:
         fit: "squash" stretches a crop to the model's square, "pad" keeps its aspect ratio, "both" takes the
             mean of the two at twice the cost.
+        turned: Take the mean over a crop's four quarter turns too, for things that lie at any angle; at four
+            times the cost.
         batch_size: Crops in one forward pass; 16 on a CPU and 128 elsewhere when absent.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto" is half precision where the hardware has units for it; "float32", "bfloat16", "float16".
     """
 
     fit: View = "squash"
+    turned: bool = False
     batch_size: int | None = Field(default=None, ge=1)
     device: str = "auto"
     dtype: Dtype = "auto"
@@ -122,6 +125,7 @@ class Backbone(ABC, Generic[ConfigT]):
             crops,
             size_px=loaded.size_px,
             fit=self.config.fit,
+            turned=self.config.turned,
             batch_size=choose_batch_size(self.config.batch_size, loaded.normalise.device),
             forward=self._forward,
             dim=self.dim,

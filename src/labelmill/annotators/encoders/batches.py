@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from labelmill.annotators.crops import stack_crops
+from labelmill.annotators.crops import Fit, stack_crops
 from labelmill.annotators.similarity import unit_rows
 from labelmill.annotators.types import Embeddings, Image
 
@@ -24,12 +24,16 @@ Pixels = npt.NDArray[np.uint8]
 View = Literal["squash", "pad", "both"]
 """How a crop meets the model's square: stretched to fill it, scaled whole and padded, or once each."""
 
+_TURNS = 4
+"""Quarter turns in a whole one."""
+
 
 def embed(
     crops: Sequence[Image],
     *,
     size_px: int,
     fit: View,
+    turned: bool,
     batch_size: int,
     forward: Callable[[Pixels], Embeddings],
     dim: int,
@@ -41,6 +45,8 @@ def embed(
         size_px: Side of the model's square.
         fit: With "both" a crop is embedded twice and the mean of the two directions taken: the one shows
             detail, the other true proportions.
+        turned: Embed each view as it is and by a quarter, a half and three quarters of a turn, and take the
+            mean of the directions.
         batch_size: Crops in one forward pass.
         forward: Pixels to embeddings, shape (n, dim).
         dim: Length of an embedding.
@@ -48,18 +54,18 @@ def embed(
     Returns:
         Float32, shape (len(crops), dim).
     """
-    if fit == "both":
-        views = (
-            embed(crops, size_px=size_px, fit=view, batch_size=batch_size, forward=forward, dim=dim)
-            for view in ("squash", "pad")
-        )
-        total: Embeddings = np.sum([unit_rows(view) for view in views], axis=0) / np.float32(2)
-        return total
-    embeddings = np.empty((len(crops), dim), np.float32)
-    row = 0
-    for pixels in _ahead(crops, batch_size, partial(stack_crops, size_px=size_px, fit=fit)):
-        embeddings[row : row + len(pixels)] = forward(pixels)
-        row += len(pixels)
+    fits: tuple[Fit, ...] = ("squash", "pad") if fit == "both" else (fit,)
+    turns = range(_TURNS if turned else 1)
+    views = len(fits) * len(turns)
+    embeddings = np.zeros((len(crops), dim), np.float32)
+    for one in fits:
+        row = 0
+        for pixels in _ahead(crops, batch_size, partial(stack_crops, size_px=size_px, fit=one)):
+            own = slice(row, row + len(pixels))
+            row = own.stop
+            for turn in turns:
+                found = forward(np.ascontiguousarray(np.rot90(pixels, turn, axes=(1, 2))))
+                embeddings[own] += found if views == 1 else unit_rows(found) / np.float32(views)
     return embeddings
 
 

@@ -41,6 +41,8 @@ class LavisConfig(MakerConfig):
         features: "pooled", "projected" or "cls", as for the `blip2` encoder.
         fit: "squash" stretches a crop to the square, "pad" keeps its aspect ratio, "both" takes the mean of
             the two at twice the cost.
+        turned: Take the mean over a crop's four quarter turns too, for things that lie at any angle; at four
+            times the cost.
         batch_size: Crops in one request.
         device: "auto", "cpu", "cuda"; on CUDA the vision transformer runs in float16, as LAVIS has it.
         timeout_s: Seconds that one request may take before its worker counts as hung.
@@ -51,6 +53,7 @@ class LavisConfig(MakerConfig):
     vit: FilePath | None = None
     features: Features = "pooled"
     fit: View = "squash"
+    turned: bool = False
     batch_size: int = Field(default=8, ge=1)
     device: str = "auto"
     timeout_s: float = Field(default=600, gt=0)
@@ -92,6 +95,7 @@ class Lavis:
             crops,
             size_px=int(self.worker.greeted["size_px"]),
             fit=self.config.fit,
+            turned=self.config.turned,
             batch_size=self.config.batch_size,
             forward=self._forward,
             dim=dim,

@@ -15,6 +15,7 @@ from labelmill.annotators.review.config import ReviewConfig
 from labelmill.annotators.review.decisions import Verdicts
 from labelmill.annotators.review.grouping import group
 from labelmill.annotators.review.tasks import Question, prediction, task_data
+from labelmill.annotators.similarity import nearest_view
 from labelmill.annotators.templates import TemplateBank
 from labelmill.datasets.review.pictures import FramePictures, Pictures, Served
 from labelmill.datasets.tables import NG, Route
@@ -155,7 +156,7 @@ def best_templates(material: Material, rows: Sequence[int]) -> list[tuple[int, i
         return []
     bank = material.bank
     owner = {name: number for number, name in enumerate(bank.classes)} | {NG: -1}
-    cosines = material.rows[list(rows)] @ bank.embeddings.T
+    cosines = nearest_view(material.rows[list(rows)], (bank.embeddings, *bank.turned))
     found = []
     for place, row in enumerate(rows):
         pair = []
