@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from labelmill.annotators.detections import detections_class
+
 if TYPE_CHECKING:
     import supervision as sv
 
@@ -45,8 +47,6 @@ def choose(
     Returns:
         Highest score first; `data["phrase"]` holds classes, `data["text"]` the phrases that found them.
     """
-    import supervision as sv
-
     kept = scores.max(axis=1) > box_threshold
     row, column = np.nonzero(kept[:, None] & (scores > text_threshold))
     xyxy = to_xyxy(boxes_cxcywh[row], frame_wh)
@@ -56,7 +56,7 @@ def choose(
     if nms_iou is not None:
         order = order[suppress(xyxy[order], nms_iou)]
     found = [prompts[index] for index in column[order]]
-    return sv.Detections(
+    return detections_class()(
         xyxy=xyxy[order],
         confidence=confidence[order].astype(np.float32),
         data={

@@ -39,6 +39,7 @@ from labelmill.datasets.versions.store import Version
 from labelmill.datasets.workspace import Workspace
 from labelmill.errors import VersionError
 from labelmill.files import digest_text
+from labelmill.imports import hidden
 
 Progress = Callable[[int, int, str], None]
 
@@ -356,7 +357,8 @@ def _connect(folder: Path) -> Any:
     uri = database_uri(folder)
     with answering():
         import_eta()
-        import fiftyone as fo
+        with hidden("databricks.sdk"):  # all of it, to tell it FiftyOne's name; MLflow installs it
+            import fiftyone as fo
         import fiftyone.core.odm.database as odm
 
         logging.getLogger("fiftyone").setLevel(logging.ERROR)  # it advises of its hosted edition and mongod

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from pydantic import field_validator
 
+from labelmill.annotators.detections import detections_class
 from labelmill.annotators.types import Frame
 from labelmill.config import FilePath, MakerConfig
 from labelmill.errors import LineFileError
@@ -94,15 +95,13 @@ class Boxes:
             yield self._detections(frame)
 
     def _detections(self, frame: Frame) -> sv.Detections:
-        import supervision as sv
-
         rows = self._boxes.get(self._key(frame) or "", [])
         height, width = frame.image.shape[:2]
         scale = np.array([width, height, width, height]) if self._relative else np.ones(4)
         xyxy = np.array([row[:4] for row in rows], dtype=np.float64).reshape(-1, 4) * scale
         xyxy = np.clip(xyxy, 0, [width, height, width, height]).astype(np.float32)
         real = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
-        return sv.Detections(
+        return detections_class()(
             xyxy=xyxy[real],
             confidence=np.array([row[5] for row in rows], dtype=np.float32)[real],
             data={"phrase": np.array([row[4] for row in rows], dtype=object)[real]},

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from labelmill.annotators.detections import detections_class
 from labelmill.annotators.proposers.motion_boxes import Background, boxes_of, level_light
 from labelmill.annotators.types import Frame
 from labelmill.images import Image
@@ -129,10 +130,8 @@ def _detections(
     size_wh: tuple[int, int],
     phrase: str,
 ) -> sv.Detections:
-    import supervision as sv
-
     scale = np.array([size_wh[0] / work_wh[0], size_wh[1] / work_wh[1]] * 2, np.float32)
     xyxy = np.clip(boxes * scale, 0, np.array([*size_wh, *size_wh], np.float32)).astype(np.float32)
-    return sv.Detections(
+    return detections_class()(
         xyxy=xyxy, confidence=scores, data={"phrase": np.array([phrase] * len(xyxy), dtype=str)}
     )

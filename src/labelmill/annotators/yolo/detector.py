@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from labelmill.annotators.detections import detections_class
 from labelmill.annotators.graphs import Array, Graph, Precision, load_onnx, load_openvino
 from labelmill.annotators.model_folder import (
     ONNX,
@@ -89,18 +90,17 @@ class Detector:
             One for each frame, best first: `xyxy` in pixels of the frame, `confidence`, `class_id`, and the
             class's name in `data["class_name"]`.
         """
-        import supervision as sv
-
+        detections = detections_class()
         placed = [letterbox(image, self.image_px) for image in images]
         shapes = [picture.shape for picture, _ in placed]
-        results: list[sv.Detections] = [sv.Detections.empty() for _ in images]
+        results: list[sv.Detections] = [detections.empty() for _ in images]
         names = np.array(self.info.classes)
         for shape in dict.fromkeys(shapes):
             rows = [row for row, other in enumerate(shapes) if other == shape]
             raw = self._graph(to_input([placed[row][0] for row in rows]))
             for row, output in zip(rows, raw, strict=True):
                 found = decode(output, threshold, iou_threshold)
-                results[row] = sv.Detections(
+                results[row] = detections(
                     xyxy=to_frame(found.xyxy, placed[row][1]),
                     confidence=found.scores,
                     class_id=found.classes,
