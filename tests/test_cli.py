@@ -24,8 +24,11 @@ from typer.testing import CliRunner
 from labelmill import __version__
 from labelmill.annotators.encoders.hog import Hog
 from labelmill.cli import app, main
+from labelmill.datasets.annotate import annotate
+from labelmill.datasets.workspace import Workspace
 from labelmill.errors import WeightsError
 from labelmill.files import digest_file
+from labelmill.line import load_line
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 VERBS = sorted(
@@ -495,7 +498,7 @@ def long_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[objec
     """A long line, run undisturbed."""
     folder = make_bench(tmp_path_factory.mktemp("long"))
     words = long_line(folder)
-    assert wait(start(*words, folder / "whole")).code == 0
+    annotate(load_line(folder / "line.yaml"), Workspace(folder / "whole"))
     return folder, words, digests(folder / "whole")
 
 

@@ -25,15 +25,21 @@ def labelmill(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_generated_video_gives_a_report(tmp_path: Path) -> None:
-    done = labelmill("demo", "--seconds", "8", "--no-publish", "--json", "-o", tmp_path)
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the demo on the generated video lies: what one test made, the next one goes on from."""
+    return tmp_path_factory.mktemp("demo")
+
+
+def test_the_generated_video_gives_a_report(generated: Path) -> None:
+    done = labelmill("demo", "--seconds", "8", "--no-publish", "--json", "-o", generated)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["counts"]["frames"] == 120
     assert document["counts"]["accepted"] > 0
-    html = (tmp_path / "report.html").read_text()
+    html = (generated / "report.html").read_text()
     assert "known objects were found" in html
-    assert document["report"] == str(tmp_path / "report.html")
+    assert document["report"] == str(generated / "report.html")
 
 
 def test_a_video_without_templates_gives_groups_to_name(tmp_path: Path) -> None:
@@ -70,8 +76,8 @@ def test_a_missing_video_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.server
-def test_the_dataset_can_be_browsed(tmp_path: Path) -> None:
-    done = labelmill("demo", "--seconds", "8", "--json", "-o", tmp_path)
+def test_the_dataset_can_be_browsed(generated: Path, tmp_path: Path) -> None:
+    done = labelmill("demo", "--seconds", "8", "--json", "-o", generated)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["version"] == "demo-line@v1"

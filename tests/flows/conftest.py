@@ -45,6 +45,7 @@ def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PYTHONPATH": str(ROOT / "src"),
     }
     with (home / "server.log").open("wb") as log:
@@ -60,6 +61,37 @@ def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
             yield environment
         finally:
             stop(server)
+
+
+def prefect(environment: dict[str, str], *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def deployed(prefect_environment: dict[str, str]) -> Iterator[str]:
+    """The deployment that `prefect.yaml` describes, with a worker that waits for its runs."""
+    prefect(prefect_environment, "work-pool", "create", "labelmill", "--type", "process")
+    prefect(prefect_environment, "--no-prompt", "deploy", "--all")
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "labelmill", "--type", "process"],
+        env=prefect_environment,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield "labelmill-factory/factory"
+    finally:
+        stop(worker)
 
 
 def _await_health(url: str, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -9,24 +9,44 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 from typing import Any
 
 import pytest
-from tests.flows.conftest import ROOT, stop
+from tests.conftest import make_bench
+from tests.flows.conftest import prefect
+
+from labelmill.datasets.annotate import annotate
+from labelmill.datasets.versions.store import VersionStore
+from labelmill.datasets.workspace import Workspace
+from labelmill.line import load_line
 
 pytestmark = pytest.mark.server
 
 
-def prefect(environment: dict[str, str], *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", *arguments],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+Direct = tuple[Path, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def direct(tmp_path_factory: pytest.TempPathFactory) -> Direct:
+    """A bench, annotated without Prefect: its folder, with the results in `direct/`, and the summary."""
+    folder = make_bench(tmp_path_factory.mktemp("bench"))
+    return folder, annotate(load_line(folder / "line.yaml"), Workspace(folder / "direct"))
+
+
+@pytest.fixture
+def bench(direct: Direct, tmp_path: Path) -> Path:
+    """The same bench, with nothing computed."""
+    return Path(copytree(direct[0], tmp_path / "bench", ignore=ignore_patterns("direct")))
+
+
+def same_tables(workspace: Path, other: Path) -> bool:
+    names = ("frames", "regions", "quarantine")
+    return all(
+        (workspace / "tables" / f"{name}.parquet").read_bytes()
+        == (other / "tables" / f"{name}.parquet").read_bytes()
+        for name in names
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def labelmill(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,17 +68,16 @@ def flow_runs(environment: dict[str, str]) -> list[dict[str, Any]]:
         return runs
 
 
-def test_run_gives_what_annotate_gives(bench: Path, prefect_environment: dict[str, str]) -> None:
-    line = str(bench / "line.yaml")
-    direct = labelmill(prefect_environment, "annotate", line, "-w", str(bench / "direct"), "--json")
-    assert direct.returncode == 0, direct.stderr
-    flow = labelmill(prefect_environment, "run", line, "-w", str(bench / "flow"), "--json", "--no-publish")
+def test_run_gives_what_annotate_gives(
+    bench: Path, direct: Direct, prefect_environment: dict[str, str]
+) -> None:
+    folder, summary = direct
+    words = ("run", str(bench / "line.yaml"), "-w", str(bench / "flow"), "--json", "--no-publish")
+    flow = labelmill(prefect_environment, *words)
     assert flow.returncode == 0, flow.stderr
-    assert json.loads(flow.stdout)["counts"] == json.loads(direct.stdout)["counts"]
-    for name in ("frames", "regions", "quarantine"):
-        table = f"tables/{name}.parquet"
-        assert (bench / "flow" / table).read_bytes() == (bench / "direct" / table).read_bytes()
-    again = labelmill(prefect_environment, "run", line, "-w", str(bench / "flow"), "--json", "--no-publish")
+    assert json.loads(flow.stdout)["counts"] == summary["counts"]
+    assert same_tables(bench / "flow", folder / "direct")
+    again = labelmill(prefect_environment, *words)
     assert json.loads(again.stdout)["shards"]["computed"] == 0
 
 
@@ -69,31 +88,20 @@ def test_a_users_error_is_one_line(bench: Path, prefect_environment: dict[str, s
     assert done.stderr.splitlines()[-1].startswith("labelmill: no file ")
 
 
-def test_deployed_and_run_by_a_worker(bench: Path, prefect_environment: dict[str, str]) -> None:
-    prefect(prefect_environment, "work-pool", "create", "labelmill", "--type", "process", "--overwrite")
-    prefect(prefect_environment, "--no-prompt", "deploy", "--all")
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "labelmill", "--type", "process"],
-        env=prefect_environment,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
+def test_deployed_and_run_by_a_worker(
+    bench: Path, deployed: str, prefect_environment: dict[str, str]
+) -> None:
+    workspace = bench / "deployed"
+    prefect(
+        prefect_environment,
+        *("deployment", "run", deployed, "--watch", "--watch-timeout", "240", "--watch-interval", "1"),
+        *("--param", f"line={bench / 'line.yaml'}", "--param", f"workspace={workspace}"),
     )
-    try:
-        workspace = bench / "deployed"
-        prefect(
-            prefect_environment,
-            *("deployment", "run", "labelmill-factory/factory", "--watch", "--watch-timeout", "240"),
-            *("--param", f"line={bench / 'line.yaml'}", "--param", f"workspace={workspace}"),
-        )
-    finally:
-        stop(worker)
     summary = json.loads((workspace / "tables" / "summary.json").read_text())
     assert summary["counts"]["frames"] == 40
     assert summary["counts"]["regions"] > 0
-    published = labelmill(prefect_environment, "versions", "-w", str(workspace), "--json")
-    assert [version["version"] for version in json.loads(published.stdout)["versions"]] == ["bench@v1"]
+    published = VersionStore(Workspace(workspace)).all("bench")
+    assert [version.manifest.name for version in published] == ["bench@v1"]
 
 
 def test_a_killed_run_is_taken_over_and_closed(bench: Path, prefect_environment: dict[str, str]) -> None:
@@ -121,16 +129,12 @@ def test_a_killed_run_is_taken_over_and_closed(bench: Path, prefect_environment:
 
 @pytest.mark.parametrize("kind", ["dask", "ray"])
 def test_other_runners_give_the_same_tables(
-    kind: str, bench: Path, prefect_environment: dict[str, str]
+    kind: str, bench: Path, direct: Direct, prefect_environment: dict[str, str]
 ) -> None:
     line = bench / "line.yaml"
-    direct = labelmill(prefect_environment, "annotate", str(line), "-w", str(bench / "direct"))
-    assert direct.returncode == 0, direct.stderr
     line.write_text(line.read_text() + f"runner: {{kind: {kind}, workers: 2}}\n")
     words = ("run", str(line), "-w", str(bench / "spread"), "--no-publish", "--json")
     spread = labelmill(prefect_environment, *words)
     assert spread.returncode == 0, spread.stderr
     assert json.loads(spread.stdout)["shards"]["computed"] == 3
-    for name in ("frames", "regions", "quarantine"):
-        table = f"tables/{name}.parquet"
-        assert (bench / "spread" / table).read_bytes() == (bench / "direct" / table).read_bytes()
+    assert same_tables(bench / "spread", direct[0] / "direct")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.flows.conftest import ROOT, stop
-from tests.flows.test_factory import flow_runs, labelmill, prefect
+from tests.flows.conftest import prefect
+from tests.flows.test_factory import flow_runs, labelmill
 from tests.review_bench import make_review_line
 from tests.review_case import Case
 from tests.review_people import Annotator
@@ -90,19 +90,9 @@ def test_a_run_of_the_command_line_waits_for_the_queue(
 
 
 def test_a_deployed_run_is_suspended_and_resumed(
-    case: Case, environment: dict[str, str], ann: Annotator
+    case: Case, deployed: str, environment: dict[str, str], ann: Annotator
 ) -> None:
     place = (str(case.file), "-w", str(case.workspace.root))
-    prefect(environment, "work-pool", "create", "labelmill", "--type", "process", "--overwrite")
-    prefect(environment, "--no-prompt", "deploy", "--all")
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "labelmill", "--type", "process"],
-        env=environment,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
 
     def state() -> str:
         (mine,) = [r for r in flow_runs(environment) if r["parameters"].get("line") == str(case.file)]
@@ -110,25 +100,23 @@ def test_a_deployed_run_is_suspended_and_resumed(
         assert name not in ("Failed", "Crashed"), mine["state"]
         return name
 
-    try:
-        parameters = [f"line={case.file}", f"workspace={case.workspace.root}", "publish=false"]
-        words = [word for parameter in parameters for word in ("--param", parameter)]
-        prefect(environment, "deployment", "run", "labelmill-factory/factory", *words)
-        until(lambda: state() == "Suspended")
-        assert len(case.tasks()) == 4
-        # Half an answer resumes nothing.
-        ann.answer(case.tasks()[0]["id"], "bar")
-        pulled = labelmill(environment, "review", "pull", *place, "--json")
-        assert pulled.returncode == 0, pulled.stderr
-        assert json.loads(pulled.stdout)["resumed"] is False
-        assert state() == "Suspended"
-        for task in case.tasks()[1:]:
-            ann.answer(task["id"], "disc")
-        pulled = labelmill(environment, "review", "pull", *place, "--json")
-        assert pulled.returncode == 0, pulled.stderr
-        assert json.loads(pulled.stdout)["resumed"] is True
-        until(lambda: state() == "Completed")
-    finally:
-        stop(worker)
+    parameters = [f"line={case.file}", f"workspace={case.workspace.root}", "publish=false"]
+    words = [word for parameter in parameters for word in ("--param", parameter)]
+    services = json.dumps({"LABELMILL_SERVICES": environment["LABELMILL_SERVICES"]})
+    prefect(environment, "deployment", "run", deployed, *words, "--job-variable", f"env={services}")
+    until(lambda: state() == "Suspended")
+    assert len(case.tasks()) == 4
+    # Half an answer resumes nothing.
+    ann.answer(case.tasks()[0]["id"], "bar")
+    pulled = labelmill(environment, "review", "pull", *place, "--json")
+    assert pulled.returncode == 0, pulled.stderr
+    assert json.loads(pulled.stdout)["resumed"] is False
+    assert state() == "Suspended"
+    for task in case.tasks()[1:]:
+        ann.answer(task["id"], "disc")
+    pulled = labelmill(environment, "review", "pull", *place, "--json")
+    assert pulled.returncode == 0, pulled.stderr
+    assert json.loads(pulled.stdout)["resumed"] is True
+    until(lambda: state() == "Completed")
     assert sorted(case.standing().values()) == ["bar", "disc", "disc", "disc"]
     assert not (case.workspace.root / "review" / "suspended.json").exists()

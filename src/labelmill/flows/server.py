@@ -16,11 +16,13 @@ def start_temporary() -> None:
     Raises:
         RuntimeError: It does not start.
     """
-    from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED
 
     if PREFECT_API_URL.value() or not PREFECT_SERVER_EPHEMERAL_ENABLED.value():
         return
+    # Only here: with it the whole server is imported.
+    from prefect.server.api.server import SubprocessASGIServer
+
     failed: list[Exception] = []
 
     def start() -> None:

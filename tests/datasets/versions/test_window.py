@@ -115,6 +115,7 @@ def test_frames_are_samples_and_regions_detections(tmp_path: Path) -> None:
     identity = Window(run.workspace).identity("bench-v1")
     assert identity is not None
     assert identity["digest"] == version.digest
+    assert json.loads(version.manifest.to_bytes())["dataset"] == "bench"
 
 
 def test_two_workspaces_do_not_meet(tmp_path: Path) -> None:
@@ -205,11 +206,6 @@ def _gone(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
-
-
-def test_json_is_plain(tmp_path: Path) -> None:
-    version = publish_shown(made_run(tmp_path)).version
-    assert json.loads(version.manifest.to_bytes())["dataset"] == "bench"
 
 
 def test_what_people_find_in_the_app(tmp_path: Path) -> None:
