@@ -47,7 +47,7 @@ class GroundingConfig(MakerConfig):
         longest_px: … unless the longer side would exceed this one.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto" is half precision where the hardware has units for it.
-        batch_size: Frames in one forward pass; 0: 8 on an accelerator, 1 on a CPU, where more is no faster.
+        batch_size: Frames in one forward pass; 0: 8 on an accelerator, 1 on a CPU, where more is slower.
     """
 
     not_in_key: ClassVar[frozenset[str]] = frozenset({"model", "device", "batch_size"})
