@@ -5,6 +5,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock
 
+# Where Python may not keep what it compiled, every start compiles anew what it imports: seconds for each of the
+# hundreds of processes that the tests start.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help demo install lavis test test-fast check format lock clean
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'

@@ -45,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
