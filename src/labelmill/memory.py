@@ -30,7 +30,7 @@ def reuse_large_blocks() -> None:
     """Keep large blocks for the next that ask, until `return_free_memory`.
 
     Each layer of a network asks for blocks like those that the layer before it freed. A block that comes from
-    the system is cleared page by page at first touch, which took up to two thirds of all time
+    the system is cleared page by page at first touch, which took up to three quarters of all time
     (`python -m benchmarks.network_memory`). Does nothing without glibc.
     """
     if mallopt := _glibc("mallopt"):

@@ -96,7 +96,7 @@ def memory_errors(kind: str) -> Iterator[None]:
 def choose_batch_size(wanted: int | None, device: torch.device) -> int:
     """Crops in one forward pass, where the line file leaves it open.
 
-    On a CPU few: sixteen share what each layer costs once, and more would only take more memory.
+    On a CPU few: many more would only take more memory.
     """
     return wanted or (16 if device.type == "cpu" else 128)
 

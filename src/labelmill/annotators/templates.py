@@ -215,8 +215,8 @@ def suggest_lambda(bank: TemplateBank) -> float:
     """Choose λ from the templates themselves.
 
     λ is the threshold with the highest balanced accuracy between right matches and wrong ones, as `evidence`
-    finds them among the templates, in the middle of the widest gap that reaches it. It is a start:
-    `labelmill calibrate` puts a guarantee on it.
+    finds them among the templates, in the middle of the widest gap that reaches it. It is a start, and
+    guarantees nothing.
 
     Returns:
         λ, from -1 to 1.
